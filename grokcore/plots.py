@@ -1,0 +1,229 @@
+"""Figures of the report: pure functions from a tidy frame and an `ax` to that `ax`, and a live plot.
+
+The frames are those of `grokcore.sweep` (one row a run and evaluation) and of `analysis.summary` (one row a
+run).  Colours and names are those of `grokcore.style`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from grokcore.style import (
+    BLACK,
+    COLLAPSE,
+    GREY,
+    TRAIN,
+    VALIDATION,
+    bundle,
+    name_and_colour,
+    thousands,
+)
+from grokcore.style import show as show
+from grokcore.style import use_style as use_style
+
+
+def trace(
+    curves: pd.DataFrame, column: str, ax: Axes, *, label: str | None = None, log: bool = True, **line: Any
+) -> Axes:
+    """Draw one column of the curves against the step, one line a run, all under one label."""
+    for i, (_, run) in enumerate(curves.groupby("run", sort=False)):
+        run = run[run["step"] > 0] if log else run
+        ax.plot(run["step"], run[column], label=label if i == 0 else None, **line)
+    return _steps_axis(ax, log)
+
+
+def accuracy(curves: pd.DataFrame, ax: Axes, *, log: bool = True, worst_batch: bool = False) -> Axes:
+    """Draw training and validation accuracy (0 to 1, on the whole sets) against the step.
+
+    With `worst_batch` the space down to the worst mini-batch since the previous evaluation is shaded, so that
+    a dip between two evaluations is seen.
+    """
+    if worst_batch:
+        for i, (_, run) in enumerate(curves.groupby("run", sort=False)):
+            low = run[["train_accuracy", "batch_accuracy_min"]].min(axis=1)
+            band = {"color": TRAIN, "alpha": 0.22, "lw": 0}
+            label = "training, down to the worst batch" if i == 0 else None
+            ax.fill_between(run["step"], low, run["train_accuracy"], label=label, **band)
+    trace(curves, "train_accuracy", ax, label="training", log=log, color=TRAIN)
+    trace(curves, "val_accuracy", ax, label="validation", log=log, color=VALIDATION)
+    ax.set_ylim(-0.03, 1.05)
+    ax.set_ylabel("accuracy")
+    return ax
+
+
+def loss(curves: pd.DataFrame, ax: Axes, *, log: bool = True) -> Axes:
+    """Draw training and validation loss (mean cross-entropy in nats, logarithmic) against the step."""
+    trace(curves, "train_loss", ax, label="training", log=log, color=TRAIN)
+    trace(curves, "val_loss", ax, label="validation", log=log, color=VALIDATION)
+    ax.set_yscale("log")
+    ax.set_ylabel("loss (nats)")
+    return ax
+
+
+def compare(curves: pd.DataFrame, column: str, ax: Axes, *, by: str, log: bool = True, **line: Any) -> Axes:
+    """Draw one column for every value of `by`, each in its colour: "alpha", "operation" or "optimizer"."""
+    for label, colour, runs in _groups(curves, by):
+        trace(runs, column, ax, label=label, log=log, color=colour, **line)
+    return ax
+
+
+def weight_norm(curves: pd.DataFrame, ax: Axes, *, column: str = "weight_norm", log: bool = True) -> Axes:
+    """Draw the L2 norm of the weights (or another norm's `column`) of each optimizer against the step."""
+    styles = ("-", "-", (0, (5, 4)), ":")
+    for i, (label, colour, runs) in enumerate(_groups(curves, "optimizer")):
+        trace(runs, column, ax, label=label, log=log, color=colour, linestyle=styles[i % len(styles)])
+    ax.set_ylabel("sum of the weights' norms" if column == "weight_norm_sum" else "norm of the weights (L2)")
+    return ax
+
+
+def effective(curves: pd.DataFrame, measure: str, ax: Axes, *, log: bool = False, **line: Any) -> Axes:
+    """Draw a measure of the steps (`effective_lr`, `effective_grad_si`, …): mean, and a band min to max."""
+    label, colour = line.pop("label", None), line.pop("color", BLACK)
+    for i, (_, run) in enumerate(curves.groupby("run", sort=False)):
+        run = run[run["step"] > 0]
+        low, high = run[f"{measure}_min"], run[f"{measure}_max"]
+        ax.fill_between(run["step"], low, high, color=colour, alpha=0.18, lw=0)
+        ax.plot(run["step"], run[f"{measure}_mean"], color=colour, label=label if i == 0 else None, **line)
+    ax.set_yscale("log")
+    return _steps_axis(ax, log)
+
+
+def collapses(dips: pd.DataFrame, ax: Axes) -> Axes:
+    """Mark collapses of training accuracy (`analysis.collapses`), each a band from its start to its end."""
+    for i, (start, end) in enumerate(zip(dips["start"], dips["end"], strict=True)):
+        label = "collapse of training accuracy" if i == 0 else None
+        ax.axvspan(start, end, color=COLLAPSE, alpha=0.35, lw=0.8, label=label, zorder=0.5)
+    return ax
+
+
+def points(point_1: float | None, point_2: float | None, ax: Axes) -> Axes:
+    """Mark point 1 (training 100 %) and point 2 (training and validation 100 %), where they were reached."""
+    for name, step in (("point 1", point_1), ("point 2", point_2)):
+        if step is not None and math.isfinite(step):
+            ax.axvline(step, color=BLACK, lw=1.0, ls=(0, (1, 2)))
+            place = {"transform": ax.get_xaxis_transform(), "ha": "center", "va": "bottom"}
+            ax.text(step, 1.0, name, fontsize=8, **place)
+    return ax
+
+
+def chance(p: int, ax: Axes) -> Axes:
+    """Mark the accuracy of guessing one of `p` answers."""
+    ax.axhline(1 / p, color=GREY, lw=1.0, ls=":", label=f"chance (1/{p})", zorder=0.5)
+    return ax
+
+
+def steps_to(
+    runs: pd.DataFrame, ax: Axes, *, column: str = "val_99_sustained", x: str = "alpha", by: str = "operation"
+) -> Axes:
+    """Draw the step at which each run of a summary reached a threshold, over `x`, and the median as a line.
+
+    A run that did not reach it within its budget is censored: an open arrow head at the budget, pointing up.
+    """
+    for label, colour, group in _groups(runs, by):
+        reached, censored = group[group[column].notna()], group[group[column].isna()]
+        middle = reached.groupby(x)[column].median()
+        ax.plot(middle.index, middle, color=colour, lw=1, alpha=0.6)
+        if len(reached):
+            ax.plot(reached[x], reached[column], "o", color=colour, ms=6, label=label)
+        if len(censored):
+            style = {"mfc": "none", "mec": colour, "ms": 8, "mew": 1.4}
+            ax.plot(censored[x], censored["steps"], "^", label=f"{label}: not within the budget", **style)
+    ax.set_xticks(sorted(runs[x].unique()))
+    ax.set_xlabel("training fraction α" if x == "alpha" else x)
+    ax.set_yscale("log")
+    ax.set_ylabel("optimisation steps")
+    ax.yaxis.set_major_formatter(FuncFormatter(thousands))
+    return ax
+
+
+def invariance(measured: pd.DataFrame, ax: Axes) -> Axes:
+    """Draw how far log p moves when one weight is scaled (`measures.scale_invariance`), a row each."""
+    place, smallest = np.arange(len(measured)), 1e-17
+    declared = measured["scale_invariant"].to_numpy(bool)
+    names = (("scale-invariant subset", TRAIN, declared), ("other weights", VALIDATION, ~declared))
+    for label, colour, chosen in names:
+        change = measured["change"].to_numpy(float)[chosen].clip(smallest)
+        ax.plot(change, place[chosen], "o", color=colour, ms=6, label=label)
+        ax.hlines(place[chosen], smallest, change, color=colour, lw=1.5)
+    ax.set_yticks(place, list(measured["parameter"]), fontsize=8)
+    ax.invert_yaxis()
+    ax.set_xscale("log")
+    ax.set_xlabel("largest change of log p when the weight is scaled (none: drawn at 10⁻¹⁷)")
+    return ax
+
+
+def legend(fig: Figure, *, columns: int = 4) -> Figure:
+    """Put one legend of all the figure's axes under them, where it hides nothing."""
+    handles: dict[str, Any] = {}
+    for ax in fig.axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(str(label), handle)
+    fig.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns)
+    return fig
+
+
+def live(alt: str = "Training and validation accuracy of the runs while they train") -> Callable[[Any], None]:
+    """Return a `watch` for `grokcore.sweep`: a plot of the runs in training, redrawn at most once a second.
+
+    Drawing takes at most a tenth of the time; the last state stays in the saved page.
+    """
+    handle: Any = None
+    due = 0.0
+
+    def watch(progress: Any) -> None:
+        nonlocal handle, due
+        from IPython.core.getipython import get_ipython
+        from IPython.display import display
+
+        start = time.monotonic()
+        if get_ipython() is None or progress.curves.empty or (start < due and progress.done < progress.total):
+            return
+        drawing = bundle(_progress(progress), alt)
+        if handle is None:
+            handle = display(drawing, raw=True, display_id=True)
+        else:
+            handle.update(drawing, raw=True)
+        due = start + max(1.0, 10 * (time.monotonic() - start))
+
+    return watch
+
+
+def _progress(progress: Any, most: int = 12) -> Figure:
+    names = list(dict.fromkeys(progress.curves["run"]))[-most:]
+    columns = min(3, len(names))
+    rows = math.ceil(len(names) / columns)
+    fig = Figure(figsize=(2.6 * columns + 1.4, 1.5 * rows + 0.9), layout="constrained")
+    axes = list(fig.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for ax, name in zip(axes, names, strict=False):
+        run = progress.curves[progress.curves["run"] == name]
+        accuracy(run, ax)
+        ax.set(title=str(run["label"].iloc[0]), xlabel="", ylabel="")
+    for ax in axes[len(names) :]:
+        ax.set_visible(False)
+    speed = f"{progress.done} of {progress.total} runs done, {thousands(progress.steps_per_second)} steps/s"
+    fig.suptitle(speed, fontsize=10)
+    return legend(fig)
+
+
+def _groups(frame: pd.DataFrame, by: str) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    keys = ["optimizer", "weight_decay"] if by == "optimizer" else by
+    for key, group in frame.groupby(keys, sort=by == "alpha"):
+        yield *name_and_colour(by, key), group
+
+
+def _steps_axis(ax: Axes, log: bool) -> Axes:
+    ax.set_xscale("log" if log else "linear")
+    ax.xaxis.set_major_formatter(FuncFormatter(thousands))
+    ax.set_xlabel("optimisation steps")
+    if ax.get_subplotspec() is not None:
+        ax.label_outer()
+    return ax

@@ -1,0 +1,125 @@
+"""How the report looks: one set of colours, names and line styles, and figures as SVG with its text.
+
+The same thing has the same colour in every figure: training blue, validation orange, an operation or an
+optimizer its own colour (Okabe and Ito's palette, distinct for colour-blind readers), the training fraction a
+place on a sequential scale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Hashable
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+TRAIN, VALIDATION = "#0173b2", "#de8f05"
+GREY, BLACK, COLLAPSE = "#949494", "#1a1a1a", "#ca9161"
+OPERATION = {
+    "x*y": "#029e73",
+    "x/y": "#cc78bc",
+    "x*y+y*y": "#d55e00",
+    "sin(x+y)": "#56b4e9",
+    "x+y": "#7f5f00",
+}
+OPTIMIZER = {"adamw": "#029e73", "adam": "#d55e00", "sgd": "#56b4e9", "rmsprop": "#cc78bc"}
+OPTIMIZER_NAME = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD", "rmsprop": "RMSprop"}
+STYLE: dict[Any, Any] = {
+    "figure.dpi": 100,
+    "figure.figsize": (7.2, 3.6),
+    "figure.constrained_layout.use": True,
+    "svg.hashsalt": "grokcore",
+    "svg.fonttype": "path",
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.6,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+
+
+def use_style() -> None:
+    """Make every later figure one of the report's: its fonts, sizes and lines, and the same SVG each time."""
+    mpl.rcParams.update(STYLE)
+
+
+def alpha_colour(alpha: float) -> str:
+    """Return the colour of a training fraction in (0, 1): the darker, the smaller."""
+    return to_hex(mpl.colormaps["viridis"](0.9 * min(max((alpha - 0.2) / 0.7, 0.0), 1.0)))
+
+
+def operation_name(operation: str) -> str:
+    """Return the operation as it stands in a figure: `x·y` for `x*y`."""
+    return operation.replace("*", "·").replace("y+y", "y + y")
+
+
+def optimizer_name(optimizer: str, weight_decay: float) -> str:
+    """Return the optimizer as it stands in a figure, with its weight decay: `AdamW, weight decay 1`."""
+    name = OPTIMIZER_NAME.get(optimizer, optimizer)
+    return f"{name}, weight decay {weight_decay:g}" if weight_decay else f"{name}, no weight decay"
+
+
+def name_and_colour(by: str, key: Any) -> tuple[str, str]:
+    """Return name and colour of one value of `by`: an "alpha", an "operation" or an ("optimizer", decay).
+
+    Raises ValueError for another `by`.
+    """
+    if by == "alpha":
+        return f"α = {key:g}", alpha_colour(key)
+    if by == "operation":
+        return operation_name(key), OPERATION.get(key, BLACK)
+    if by == "optimizer":
+        colour = BLACK if key[0] == "adamw" and not key[1] else OPTIMIZER.get(key[0], BLACK)
+        return optimizer_name(*key), colour
+    raise ValueError(f"by={by!r} has no colours; known: 'alpha', 'operation', 'optimizer'")
+
+
+def thousands(value: float, _position: Hashable = None) -> str:
+    """Return a number of steps with its thousands apart, as an axis formatter: `10 000`."""
+    return f"{value:,.0f}".replace(",", "\N{NO-BREAK SPACE}") if value >= 1 else f"{value:g}"
+
+
+def svg(fig: Figure, alt: str) -> str:
+    """Return the figure as one `<svg>` element that says what it shows; the same figure gives the same text.
+
+    Its ids begin with a digest of the drawing, so that several figures can stand in one page.
+    Raises ValueError if `alt` is empty.
+    """
+    if not alt.strip():
+        raise ValueError("a figure needs a text alternative, but alt is empty: write what the figure shows")
+    buffer = io.StringIO()
+    fig.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S)
+    text = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.S)
+    digest = "f" + hashlib.sha256(text.encode()).hexdigest()[:8]
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{digest}-", text)
+    head, _, body = text.partition(">")
+    style = "stroke-linejoin: round; stroke-linecap: butt; max-width: 100%; height: auto"
+    said = f'role="img" aria-label={quoteattr(alt)} style="{style}">\n <title>{escape(alt)}</title>'
+    return f"{head} {said}{body}".rstrip()
+
+
+def bundle(fig: Figure, alt: str) -> dict[str, str]:
+    """Return what a notebook displays for the figure: its SVG, and its text alternative if that is lost."""
+    return {"image/svg+xml": svg(fig, alt), "text/plain": alt}
+
+
+def show(fig: Figure, alt: str) -> None:
+    """Display the figure in a notebook as SVG with its text alternative `alt`, and close it."""
+    from IPython.display import display
+
+    display(bundle(fig, alt), raw=True)
+    plt.close(fig)
