@@ -223,7 +223,7 @@ def _groups(frame: pd.DataFrame, by: str) -> Iterator[tuple[str, str, pd.DataFra
 def _steps_axis(ax: Axes, log: bool) -> Axes:
     ax.set_xscale("log" if log else "linear")
     ax.xaxis.set_major_formatter(FuncFormatter(thousands))
-    ax.set_xlabel("optimisation steps")
-    if ax.get_subplotspec() is not None:
-        ax.label_outer()
+    place = ax.get_subplotspec()
+    below = place is not None and not place.is_last_row() and len(ax.get_shared_x_axes().get_siblings(ax)) > 1
+    ax.set_xlabel("" if below else "optimisation steps")
     return ax
