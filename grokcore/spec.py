@@ -1,0 +1,184 @@
+"""Run specifications: what is trained, frozen and validated, and the id that names it.
+
+Shape legend of the whole package: R runs trained at once, N examples, T tokens of an example (the operands),
+V vocabulary (logits), D width of the residual stream, H heads, P weights of one network, K steps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from grokcore.parts import (
+    MODELS,
+    OPTIMIZERS,
+    SGD,
+    Adam,
+    AdamW,
+    GrokformerConfig,
+    Part,
+    PeriodicConfig,
+    RMSprop,
+    Seed,
+    SpecError,
+    Task,
+    UserModelConfig,
+    nearest,
+)
+
+
+def _by_name(field: str, value: Any, known: dict[str, type[Part]]) -> Any:
+    if isinstance(value, tuple(known.values())):
+        return value
+    value = {"name": value} if isinstance(value, str) else value
+    if not isinstance(value, dict) or value.get("name") not in known:
+        given = value.get("name") if isinstance(value, dict) else value
+        raise ValueError(f"unknown {field} {given!r}; {nearest(str(given), known)}")
+    return known[value["name"]](**value)
+
+
+class RunSpec(Part):
+    """One training run: task, model, optimizer, and how it is split, batched, seeded and ended.
+
+    `alpha` is the fraction of the table that is trained on, `steps` the budget in optimizer steps. `early_stop` ends the run
+    that many steps after validation accuracy reached 99 %, if it stayed there. Split, initial weights and batch order derive
+    from `seed` unless they have a seed of their own.
+    """
+
+    task: Task = Field(default_factory=Task)
+    model: GrokformerConfig | PeriodicConfig | UserModelConfig = Field(default_factory=GrokformerConfig)
+    optimizer: SGD | RMSprop | Adam | AdamW = Field(default_factory=AdamW)
+    alpha: float = Field(default=0.4, gt=0, lt=1)
+    batch_size: int = Field(default=512, ge=1)
+    steps: int = Field(default=10_000, ge=1, le=100_000_000)
+    seed: Seed = 0
+    split_seed: Seed | None = None
+    init_seed: Seed | None = None
+    batch_seed: Seed | None = None
+    early_stop: int | None = Field(default=None, ge=1)
+    precision: Literal["float32", "float64"] = "float32"
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _known_model(cls, value: Any) -> Any:
+        return _by_name("model", value, MODELS)
+
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _known_optimizer(cls, value: Any) -> Any:
+        return _by_name("optimizer", value, OPTIMIZERS)
+
+    @model_validator(mode="after")
+    def _splits(self) -> RunSpec:
+        if not 0 < self.n_train < self.task.n_rows:
+            raise ValueError(
+                f"alpha = {self.alpha} of {self.task.n_rows} rows leaves {self.n_train} for training and "
+                f"{self.task.n_rows - self.n_train} for validation: both need at least one"
+            )
+        return self
+
+    @property
+    def n_train(self) -> int:
+        """Number of training rows, int(alpha · rows) as in the sources."""
+        return int(self.alpha * self.task.n_rows)
+
+    @property
+    def id(self) -> str:
+        """Sixteen hex digits: the hash of everything that is not at its default."""
+        return hashlib.sha256(json.dumps(_canonical(self), sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the whole specification as plain JSON values; `RunSpec.model_validate` reads it back."""
+        return self.model_dump(mode="json")
+
+    def derived_seed(self, use: Literal["split", "init", "batch"]) -> int:
+        """Return the 63-bit seed of one use: a hash of the use and its own seed, else of `seed`."""
+        own = getattr(self, f"{use}_seed")
+        text = f"{use}:{self.seed if own is None else own}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+    def columns(self) -> dict[str, Any]:
+        """Return the specification flat, as the first columns of a tidy frame."""
+        task = self.task
+        operation = task.operation
+        if task.table is not None:
+            operation += ":" + hashlib.sha256(json.dumps(task.table).encode()).hexdigest()[:6]
+        model = self.model.class_name if isinstance(self.model, UserModelConfig) else self.model.name
+        part = {
+            name: getattr(self.model, name, None)
+            for name in ("n_layers", "d_model", "d_mlp", "layernorm", "affine")
+        }
+        steps = {
+            name: getattr(self.optimizer, name, None) for name in ("lr", "weight_decay", "momentum", "warmup")
+        }
+        return {
+            "run": self.id,
+            **{"operation": operation, "p": task.p, "y_min": task.y_min, "n_operands": task.n_operands},
+            **{"model": model, **part, "optimizer": self.optimizer.name, **steps},
+            **{"alpha": self.alpha, "batch_size": self.batch_size, "steps": self.steps, "seed": self.seed},
+        }
+
+
+def _canonical(part: BaseModel) -> dict[str, Any]:
+    """Fields that differ from their default, parts and the names of models and optimizers always."""
+    kept = {}
+    for name, field in type(part).model_fields.items():
+        value = getattr(part, name)
+        if isinstance(value, BaseModel):
+            kept[name] = _canonical(value)
+        elif not field.exclude and (name == "name" or value != field.get_default(call_default_factory=True)):
+            kept[name] = value
+    return kept
+
+
+def replace(spec: RunSpec, **changes: Any) -> RunSpec:
+    """Return a copy with fields changed; flat names reach into the parts: `replace(spec, p=23, weight_decay=0.0)`.
+
+    Raises SpecError for a name that neither the run nor its task, model or optimizer has.
+    """
+    values = {name: getattr(spec, name) for name in RunSpec.model_fields}
+    values |= {name: changes.pop(name) for name in list(changes) if name in values}
+    for name in ("task", "model", "optimizer"):
+        part = values[name]
+        own = [key for key in changes if isinstance(part, BaseModel) and key in type(part).model_fields]
+        if own:
+            new = {key: changes.pop(key) for key in own}
+            kept = _canonical(part) | {key: value for key, value in part if key in ("module_class",)}
+            values[name] = type(part)(**{**kept, **new})
+    if changes:
+        parts = (spec.task, spec.model, spec.optimizer)
+        known = [
+            *RunSpec.model_fields,
+            *(key for part in parts for key in type(part).model_fields if key != "name"),
+        ]
+        raise SpecError(
+            f"this run has no field {next(iter(changes))!r}; {nearest(next(iter(changes)), known)}"
+        )
+    return RunSpec(**values)
+
+
+def grid(spec: RunSpec, **values: Iterable[Any]) -> list[RunSpec]:
+    """Return the product of the lists given, as specs, in the order of the arguments (the last varies fastest)."""
+    names, lists = list(values), [list(value) for value in values.values()]
+    return [replace(spec, **dict(zip(names, chosen, strict=True))) for chosen in itertools.product(*lists)]
+
+
+def msu(operation: str = "x*y", **changes: Any) -> RunSpec:
+    """Return a run at the settings of the source `msu`: p 97, y from 1, Grokformer, AdamW, batch 512, 10 000 steps."""
+    return replace(RunSpec(task=Task(operation=operation, y_min=1)), **changes)
+
+
+def periodic(n_layers: int = 2, **changes: Any) -> RunSpec:
+    """Return a run at the settings of the source `periodic`: x+y mod 97, SGD 0.1 with decay 1e-3; 40 000 steps are ours."""
+    spec = RunSpec(
+        task=Task(operation="x+y"),
+        model=PeriodicConfig(n_layers=n_layers),
+        optimizer=SGD(lr=0.1, weight_decay=1e-3),
+        steps=40_000,
+    )
+    return replace(spec, **changes)

@@ -1,0 +1,234 @@
+"""Recorded runs: one file a run in the working cache, one Parquet file an experiment in the committed records.
+
+A record is a specification, its curve, how the run ended and where it comes from; its checksum covers all but the last. Files are
+written beside their final name and moved into place, so that an interruption leaves the old file or the new one, never a part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.numpy import load_file, save_file
+
+from grokcore.parts import SpecError
+from grokcore.spec import RunSpec
+
+KEY = b"grokcore"
+
+
+class RecordError(RuntimeError):
+    """A record that is missing, damaged or does not belong to its specification; the message names the file and the run."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A recorded run: `curve` has one row an evaluation, `provenance` the versions, device, date, commit and seconds."""
+
+    spec: RunSpec
+    curve: pd.DataFrame
+    status: str
+    provenance: dict[str, Any]
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 over specification, status, and names and values of the curve."""
+        digest = hashlib.sha256(json.dumps([self.spec.to_dict(), self.status], sort_keys=True).encode())
+        for name in sorted(self.curve.columns):
+            digest.update(name.encode() + np.ascontiguousarray(self.curve[name]).tobytes())
+        return digest.hexdigest()
+
+    def header(self) -> dict[str, Any]:
+        """Return what stands beside the curve, as JSON values."""
+        parts = {"spec": self.spec.to_dict(), "status": self.status, "provenance": self.provenance}
+        return {**parts, "columns": list(self.curve.columns), "sha256": self.checksum}
+
+
+def make_record(
+    spec: RunSpec, curve: Mapping[str, np.ndarray], status: str, provenance: dict[str, Any]
+) -> Record:
+    """Return a record whose curve has the precision of the files: int32 steps and float32 measures."""
+    columns = {
+        name: values.astype(np.int32 if name == "step" else np.float32) for name, values in curve.items()
+    }
+    return Record(spec, pd.DataFrame(columns), status, provenance)
+
+
+def repository() -> Path:
+    """Return the root of the repository: the nearest folder above this package that has `pyproject.toml`, else the current folder."""
+    for folder in Path(__file__).resolve().parents:
+        if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
+            return folder
+    return Path.cwd()
+
+
+class Store:
+    """The runs at hand: `cache` (one file a run, written by sweeps) and `records` (committed, one file an experiment)."""
+
+    def __init__(self, cache: str | Path | None = None, records: str | Path | None = None) -> None:
+        data = repository() / "data"
+        self.cache = Path(cache or os.environ.get("GROKCORE_CACHE") or data / "cache")
+        self.records = Path(records or data / "records")
+        self._tables: dict[str, pa.Table] = {}
+
+    def headers(self, experiment: str) -> dict[str, dict[str, Any]]:
+        """Return specification, status and provenance of every run of a recorded experiment, by run id."""
+        path = self.records / f"{experiment}.json"
+        try:
+            return json.loads(path.read_text())["runs"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RecordError(
+                f"{path.name}: not a list of recorded runs ({error}): restore it from version control"
+            ) from None
+
+    def experiments(self) -> list[str]:
+        """Return the names of the recorded experiments."""
+        return sorted(path.stem for path in self.records.glob("*.json"))
+
+    def recorded(self) -> dict[str, str]:
+        """Return the experiment that holds each recorded run, by run id."""
+        return {
+            run: experiment for experiment in reversed(self.experiments()) for run in self.headers(experiment)
+        }
+
+    def ids(self) -> list[str]:
+        """Return the ids of all runs at hand, recorded ones first."""
+        recorded = self.recorded()
+        return [
+            *recorded,
+            *sorted(path.stem for path in self.cache.glob("*.parquet") if path.stem not in recorded),
+        ]
+
+    def load(self, run: str) -> Record:
+        """Return a run from the records, else from the cache; raises RecordError if it is not there or fails its checks."""
+        experiment = self.recorded().get(run)
+        if experiment is not None:
+            return self._from_experiment(experiment, run)
+        path = self._path(run)
+        if not path.is_file():
+            raise RecordError(f"run {run} is neither recorded nor in the cache: train it with grokcore.sweep")
+        with _damage(path):
+            table = pq.read_table(path)
+            header = json.loads((table.schema.metadata or {})[KEY])
+        return _checked(path, run, table, header)
+
+    def find(self, specs: Iterable[RunSpec]) -> dict[str, Record]:
+        """Return the records at hand of these specifications, by run id; those not at hand are left out."""
+        recorded = self.recorded()
+        ids = dict.fromkeys(spec.id for spec in specs)
+        return {run: self.load(run) for run in ids if run in recorded or self._path(run).is_file()}
+
+    def save(self, record: Record, weights: Mapping[int, Mapping[str, np.ndarray]] | None = None) -> None:
+        """Write a run into the cache, and weights by step and name beside it, each file whole or not at all."""
+        self.cache.mkdir(parents=True, exist_ok=True)
+        if weights:
+            flat = {
+                f"{step}/{name}": value for step, named in weights.items() for name, value in named.items()
+            }
+            with _replacing(self._path(record.spec.id).with_suffix(".safetensors")) as path:
+                save_file(flat, path)
+        table = pa.Table.from_pandas(record.curve, preserve_index=False)
+        table = table.replace_schema_metadata({KEY: json.dumps(record.header()).encode()})
+        with _replacing(self._path(record.spec.id)) as path:
+            _write(table, path)
+
+    def weights(self, run: str) -> dict[int, dict[str, np.ndarray]]:
+        """Return the weights kept of a run, by step and name."""
+        path = self._path(run).with_suffix(".safetensors")
+        if not path.is_file():
+            raise RecordError(
+                f"no weights were kept of run {run}: train it with grokcore.sweep(…, keep_weights=[steps])"
+            )
+        with _damage(path):
+            flat = load_file(path)
+        out: dict[int, dict[str, np.ndarray]] = {}
+        for key in sorted(flat, key=lambda key: int(key.split("/", 1)[0])):
+            step, name = key.split("/", 1)
+            out.setdefault(int(step), {})[name] = flat[key]
+        return out
+
+    def pack(self, experiment: str, runs: Sequence[str]) -> list[str]:
+        """Write runs as a recorded experiment (Parquet and JSON), leaving out those another one holds; return the ids written."""
+        elsewhere = {run for run, other in self.recorded().items() if other != experiment}
+        records = [self.load(run) for run in dict.fromkeys(runs) if run not in elsewhere]
+        if not records:
+            return []
+        curves = pd.concat([record.curve.assign(run=record.spec.id) for record in records], ignore_index=True)
+        curves = curves[["run", *(name for name in curves.columns if name != "run")]]
+        self.records.mkdir(parents=True, exist_ok=True)
+        with _replacing(self.records / f"{experiment}.parquet") as path:
+            _write(pa.Table.from_pandas(curves, preserve_index=False), path)
+        headers = {"runs": {record.spec.id: record.header() for record in records}}
+        with _replacing(self.records / f"{experiment}.json") as path:
+            path.write_text(json.dumps(headers, indent=1) + "\n")
+        self._tables.pop(experiment, None)
+        return [record.spec.id for record in records]
+
+    def _path(self, run: str) -> Path:
+        return self.cache / f"{run}.parquet"
+
+    def _from_experiment(self, experiment: str, run: str) -> Record:
+        path = self.records / f"{experiment}.parquet"
+        if experiment not in self._tables:
+            with _damage(path):
+                self._tables[experiment] = pq.read_table(path)
+        table = self._tables[experiment]
+        with _damage(path):
+            rows = table.filter(pa.compute.equal(table["run"], run))
+        return _checked(path, run, rows, self.headers(experiment)[run])
+
+
+def _checked(path: Path, run: str, table: pa.Table, header: dict[str, Any]) -> Record:
+    """Make a record of a table and its header; raise RecordError if it is not what was written for this run."""
+    try:
+        spec = RunSpec.model_validate(header["spec"])
+        curve = table.select(header["columns"]).to_pandas()
+        record = Record(spec, curve, header["status"], header["provenance"])
+    except (SpecError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        raise RecordError(f"{path.name}: run {run} cannot be read ({error}): {_ADVICE}") from None
+    if spec.id != run or record.checksum != header.get("sha256"):
+        raise RecordError(
+            f"{path.name}: run {run} is not what was recorded (checksum or specification differ): {_ADVICE}"
+        )
+    return record
+
+
+_ADVICE = "restore the file from version control, or delete it from the cache to train the run again"
+
+
+@contextlib.contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # a damaged file makes pyarrow, safetensors and json raise nearly anything
+        raise RecordError(f"{path.name}: cannot be read ({error}): {_ADVICE}") from None
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name in the same folder, and move the file to `path` if the block succeeds."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        yield Path(name)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    keys = [name for name in table.column_names if name in ("run", "step")]
+    floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
+    pq.write_table(table, path, compression="zstd", use_dictionary=keys, use_byte_stream_split=floats)

@@ -1,0 +1,177 @@
+"""A run is the same alone or beside others, shared or not, and equals a plain loop of torch's own parts on the same batches."""
+
+import math
+from dataclasses import replace as dataclass_replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from grokcore import models, tasks
+from grokcore.spec import RunSpec, grid, msu, periodic, replace
+from grokcore.train import Trained, train
+
+SGD_RUN = periodic(
+    1,
+    p=11,
+    d_model=16,
+    d_mlp=32,
+    steps=40,
+    batch_size=32,
+    alpha=0.4,
+    precision="float64",
+    momentum=0.9,
+    lr=0.05,
+)
+ADAMW_RUN = msu(p=11, d_model=16, d_mlp=32, steps=40, batch_size=32, alpha=0.4, precision="float64", lr=0.003)
+# float64 and 40 steps: sums over examples are formed in another order, nothing else differs.
+TOLERANCE = {"rtol": 1e-8, "atol": 1e-9}
+
+
+def run_all(specs: list[RunSpec], **options: object) -> dict[str, Trained]:
+    return {run.spec.id: run for run in train(specs, keep_weights=(specs[0].steps,), **options)}  # type: ignore[arg-type]
+
+
+def assert_same(one: Trained, other: Trained) -> None:
+    assert one.spec == other.spec and one.status == other.status
+    assert one.curve.keys() == other.curve.keys()
+    for name, values in one.curve.items():
+        np.testing.assert_allclose(values, other.curve[name], **TOLERANCE, err_msg=name)
+    (weights,), (others,) = one.weights.values(), other.weights.values()
+    for name, value in weights.items():
+        np.testing.assert_allclose(value, others[name], **TOLERANCE, err_msg=name)
+
+
+@pytest.mark.parametrize("base", [SGD_RUN, ADAMW_RUN], ids=["sgd", "adamw"])
+def test_run_among_others_equals_run_alone(base: RunSpec) -> None:
+    """Neighbours differ in all that may differ in a program: α (so in padding), seed, operation, lr, weight decay."""
+    specs = [
+        base,
+        replace(base, alpha=0.7, seed=3),
+        replace(base, operation="x-y", lr=0.001, weight_decay=0.3),
+        replace(base, alpha=0.27, seed=5, weight_decay=0.0),
+    ]
+    together, permuted = run_all(specs), run_all([specs[i] for i in (2, 0, 3, 1)])
+    for spec in specs:
+        alone = run_all([spec])[spec.id]
+        assert_same(alone, together[spec.id])
+        assert_same(alone, permuted[spec.id])
+
+
+@pytest.mark.parametrize("base", [SGD_RUN, ADAMW_RUN], ids=["sgd", "adamw"])
+def test_neighbours_of_a_run_that_ends_early_go_on_unchanged(base: RunSpec) -> None:
+    lost = replace(base, lr=1e200, seed=8)  # overflows at once and leaves the batch
+    kept = replace(base, seed=9)
+    together = run_all([lost, kept])
+    assert together[lost.id].status == "nonfinite"
+    assert together[lost.id].curve["step"][-1] < base.steps
+    assert_same(run_all([kept])[kept.id], together[kept.id])
+
+
+@pytest.mark.parametrize(
+    "base", [SGD_RUN, replace(SGD_RUN, n_layers=2), ADAMW_RUN, replace(ADAMW_RUN, n_layers=3)]
+)
+def test_sharing_the_first_token_changes_nothing(base: RunSpec) -> None:
+    assert_same(run_all([base], share=True)[base.id], run_all([base], share=False)[base.id])
+
+
+@pytest.mark.parametrize("n_operands", [2, 3, 4])
+@pytest.mark.parametrize(
+    "base", [SGD_RUN, replace(ADAMW_RUN, operation="x+y")], ids=["periodic", "grokformer"]
+)
+def test_shared_logits_equal_plain_logits_on_every_row(base: RunSpec, n_operands: int) -> None:
+    spec = replace(base, p=5, n_operands=n_operands, n_layers=2)
+    model, tokens = models.build(spec), torch.from_numpy(tasks.table(spec.task)[0])
+    torch.testing.assert_close(model(tokens, share=True), model(tokens), rtol=1e-12, atol=1e-12)
+
+
+class ReferenceGrokformer(nn.Module):
+    """The network of `msu` from torch's own encoder, weights taken from ours by name."""
+
+    def __init__(
+        self, ours: dict[str, torch.Tensor], p: int, d_model: int, d_mlp: int, n_tokens: int = 2
+    ) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(d_model, 4, d_mlp, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.table = nn.Parameter(ours["W_E"].clone())
+        self.p, self.n_tokens = p, n_tokens
+        names = {
+            "self_attn.in_proj_": "W_QKV.",
+            "self_attn.out_proj.": "W_O.",
+            "linear1.": "W_in.",
+            "linear2.": "W_out.",
+            "norm1.": "norm_1.",
+            "norm2.": "norm_2.",
+        }
+        state = {
+            f"layers.{i}.{theirs}{kind}": ours[f"blocks.{i}.{mine}{kind}"]
+            for i in range(2)
+            for theirs, mine in names.items()
+            for kind in ("weight", "bias")
+        }
+        self.double()
+        self.encoder.load_state_dict(state)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        positions = torch.arange(self.p + 2, self.p + 2 + self.n_tokens)
+        mask = nn.Transformer.generate_square_subsequent_mask(self.n_tokens, dtype=torch.float64)
+        out = self.encoder(self.table[tokens] + self.table[positions], mask=mask)
+        return out[:, -1] @ self.table[: self.p + 2].T
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_run_equals_a_plain_loop_of_torch_parts(optimizer: str) -> None:
+    spec = ADAMW_RUN if optimizer == "adamw" else replace(ADAMW_RUN, optimizer=replace(SGD_RUN).optimizer)
+    ours = {name: value.detach().clone() for name, value in models.build(spec).named_parameters()}
+    reference = ReferenceGrokformer(ours, 11, 16, 32)
+    h = spec.optimizer
+    if optimizer == "adamw":
+        stepper: torch.optim.Optimizer = torch.optim.AdamW(
+            reference.parameters(), lr=h.lr, weight_decay=h.weight_decay, betas=(0.9, 0.98)
+        )
+        warm_up = torch.optim.lr_scheduler.LambdaLR(stepper, lambda step: min(step / 10, 1.0))
+    else:
+        stepper = torch.optim.SGD(reference.parameters(), lr=h.lr, weight_decay=h.weight_decay, momentum=0.9)
+        warm_up = torch.optim.lr_scheduler.LambdaLR(stepper, lambda step: 1.0)
+    x = np.arange(11).repeat(10)
+    y = np.tile(np.arange(1, 11), 11)
+    tokens, labels = torch.from_numpy(np.stack([x, y], 1)), torch.from_numpy(x * y % 11)
+    rows, counts = tasks.batches(spec, 0, spec.steps)
+    losses = []
+    for row, count in zip(rows, counts, strict=True):
+        chosen = row[:count]
+        loss = F.cross_entropy(reference(tokens[chosen]), labels[chosen])
+        stepper.zero_grad()
+        loss.backward()
+        stepper.step()
+        warm_up.step()
+        losses.append(loss.item())
+    run = run_all([spec])[spec.id]
+    first, last = (int(run.curve["step"][i]) for i in (-2, -1))
+    assert run.curve["batch_loss_mean"][-1] == pytest.approx(np.mean(losses[first:last]), rel=1e-8)
+    np.testing.assert_allclose(run.weights[spec.steps]["W_E"], reference.table.detach(), **TOLERANCE)
+    in_training = np.zeros(len(labels), dtype=bool)
+    in_training[tasks.split(spec)[0]] = True
+    with torch.no_grad():
+        final = F.cross_entropy(reference(tokens), labels, reduction="none").numpy()
+    assert run.curve["train_loss"][-1] == pytest.approx(final[in_training].mean(), rel=1e-8)
+    assert run.curve["val_loss"][-1] == pytest.approx(final[~in_training].mean(), rel=1e-8)
+    assert not math.isclose(final[in_training].mean(), final[~in_training].mean(), rel_tol=1e-3)
+
+
+def test_shorter_budget_is_a_prefix_of_a_longer_one() -> None:
+    short, long = replace(ADAMW_RUN, steps=45), replace(ADAMW_RUN, steps=90)
+    a, b = run_all([short])[short.id].curve, run_all([long])[long.id].curve
+    n = len(a["step"]) - 1
+    for name in a:
+        np.testing.assert_array_equal(a[name][:n], b[name][:n], err_msg=name)
+
+
+def test_grid_of_seeds_gives_different_runs() -> None:
+    runs = run_all(grid(ADAMW_RUN, seed=range(3)))
+    finals = [run.curve["train_loss"][-1] for run in runs.values()]
+    assert len({round(final, 6) for final in finals}) == 3
+    assert dataclass_replace(next(iter(runs.values())), seconds=0.0).seconds == 0.0
