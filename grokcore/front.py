@@ -1,0 +1,98 @@
+"""The front page: what grokking is, the verdict on every claim so far, what was run, the sources in full."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+import yaml
+from matplotlib.figure import Figure
+
+from grokcore import analysis, claims, plots, style
+from grokcore.pages import Page, templates
+from grokcore.spec import msu
+from grokcore.store import Record, repository
+from grokcore.sweep import frame
+
+MARKS = {"confirmed": "✓", "refuted": "✗", "partly": "◐", "not settled": "○"}
+TITLE = "Grokking, reproduced"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the front page rests on: all curves at hand in one tidy frame, and how much was run for them."""
+
+    curves: pd.DataFrame
+    n_runs: int
+    n_steps: int
+    hours: float
+
+
+def evidence(records: Sequence[Record]) -> Evidence:
+    """Return recorded runs as evidence; `hours` is the sum of their own times, as if run one after the
+    other."""
+    steps = sum(int(record.curve["step"].to_numpy().max()) for record in records)
+    hours = sum(float(record.provenance["seconds"]) for record in records) / 3600
+    return Evidence(frame(records), len(records), steps, hours)
+
+
+def grokking_figure(curves: pd.DataFrame) -> tuple[str, str] | None:
+    """Return x·y mod 97 at α = 0.4 as SVG, and what it shows in words; None if that run is not recorded."""
+    run = curves.loc[curves["run"] == msu("x*y").id] if len(curves) else curves
+    if run.empty:
+        return None
+    times = analysis.run_summary(run)
+    reached = [
+        f"{name} accuracy does not reach 99 %"
+        if math.isnan(step)
+        else f"{name} accuracy reaches 99 % at step {style.thousands(step)}"
+        for name, step in (("training", times["train_99_first"]), ("validation", times["val_99_sustained"]))
+    ]
+    said = f"One run on x·y mod 97, trained on 40 % of the table: {reached[0]}, {reached[1]}."
+    with mpl.rc_context(style.STYLE):
+        fig = Figure(figsize=(7.2, 3.4), layout="constrained")
+        ax = plots.chance(97, plots.accuracy(run, fig.add_subplot()))
+        ax.set_title("x·y mod 97, 40 % of the table, AdamW")
+        plots.legend(fig)
+        return style.svg(fig, said), said
+
+
+def front_page(found: Evidence, pages: Sequence[Page], figure: tuple[str, str] | None, version: str) -> Page:
+    """Return the front page of a site with these other pages."""
+    known = claims.load()
+    sources = yaml.safe_load((repository() / "data" / "sources.yaml").read_text(encoding="utf-8"))
+    body = (
+        templates()
+        .get_template("front.html.j2")
+        .render(
+            title=TITLE,
+            figure=figure,
+            evidence=found,
+            hours=f"{found.hours:,.1f}",
+            rows=[_row(claim, found.curves, {page.name: page for page in pages}) for claim in known.values()],
+            documents=sources["documents"],
+            literature=sources["literature"],
+            unexamined={name: text for name, text in sources["open"].items() if name not in known},
+            topics=sources["topics"],
+            pages=pages,
+            thousands=style.thousands,
+        )
+    )
+    return Page("index", TITLE, body, templates().get_template("made.html.j2").render(version=version))
+
+
+def _row(claim: Any, curves: pd.DataFrame, pages: dict[str, Page]) -> dict[str, Any]:
+    verdict = claims.evaluate(claim.id, curves)
+    page = pages.get(claim.notebook)
+    anchor = f"#{claim.id}" if page is not None and f'id="{claim.id}"' in page.body else ""
+    return {
+        "claim": claim,
+        "verdict": verdict,
+        "mark": MARKS[verdict.verdict],
+        "link": f"{claim.notebook}.html{anchor}" if page is not None else None,
+        "page": page.title if page is not None else None,
+    }

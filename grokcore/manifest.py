@@ -1,0 +1,127 @@
+"""What a published report was made from, as SHA-256 sums, and whether that still holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from grokcore.plan import read
+from grokcore.store import repository
+
+NAME = "manifest.json"
+PDF = "grokking.pdf"
+
+
+class ManifestError(RuntimeError):
+    """A report that is missing or was not made by grokcore; the message says what to do."""
+
+
+def _sum(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def inputs(root: Path | None = None) -> dict[str, str]:
+    """Return the SHA-256 of all that the published report is made from, by path in the repository.
+
+    These are the records, claims and sources, the notebooks' cells (without outputs), and their paper
+    parameters.
+    """
+    root = repository() if root is None else root
+    patterns = ("data/records/*", "data/*.yaml", "notebooks/paper/*.yaml")
+    files = sorted(
+        path for pattern in patterns for path in root.glob(pattern) if path.is_file() and path.name[0] != "."
+    )
+    sums = {path.relative_to(root).as_posix(): _sum(path.read_bytes()) for path in files}
+    for path in sorted((root / "notebooks").glob("*.ipynb")):
+        cells = [[cell.cell_type, cell.source, cell.metadata.get("tags", [])] for cell in read(path).cells]
+        sums[path.relative_to(root).as_posix()] = _sum(json.dumps(cells).encode())
+    return sums
+
+
+def read_manifest(out: Path) -> dict[str, Any]:
+    """Return the manifest of a report; raises ManifestError if there is none."""
+    try:
+        return json.loads((out / NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ManifestError(
+            f"there is no report in {out} ({NAME} is missing or damaged); make it with `make report`"
+        ) from None
+
+
+def stale(out: Path, root: Path | None = None) -> list[str]:
+    """Return what differs between a report and what it would be made from now, one line each.
+
+    Raises ManifestError if there is no report.
+    """
+    told, now = read_manifest(out), inputs(root)
+    then = told["inputs"]
+    lines = [f"{path} is new" for path in sorted(now.keys() - then.keys())]
+    lines += [f"{path} is gone" for path in sorted(then.keys() - now.keys())]
+    lines += [f"{path} has changed" for path in sorted(now.keys() & then.keys()) if now[path] != then[path]]
+    lines += [f"{name} failed when the report was made" for name in told["failed"]]
+    for name, digest in told["files"].items():
+        path = out / name
+        if not path.is_file():
+            lines.append(f"{name} is missing from the report")
+        elif _sum(path.read_bytes()) != digest:
+            lines.append(f"{name} is not what was written")
+    return lines
+
+
+def still_has_pdf(out: Path, about: dict[str, Any]) -> bool:
+    """Return whether the report in `out` has a PDF and was made as `about` says, so that its PDF may stay."""
+    try:
+        told = read_manifest(out)
+    except ManifestError:
+        return False
+    same = {key: value for key, value in told.items() if key != "files"} == json.loads(json.dumps(about))
+    return same and PDF in told["files"] and (out / PDF).is_file()
+
+
+def publish(made: Path, out: Path, about: dict[str, Any], *, keep_pdf: bool = False) -> None:
+    """Move the files of a finished report from `made` to `out`, each at once, and write the manifest last.
+
+    Files of the report that was there before and are not in this one are removed (but for the PDF with
+    `keep_pdf`); nothing else in `out` is touched.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        before = read_manifest(out)["files"]
+    except ManifestError:
+        before = {}
+    files = {
+        path.relative_to(made).as_posix(): _sum(path.read_bytes())
+        for path in made.rglob("*")
+        if path.is_file()
+    }
+    for name in sorted(files):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(made / name, out / name)
+    if keep_pdf:
+        files[PDF] = before[PDF]
+    for name in before.keys() - files.keys():
+        (out / name).unlink(missing_ok=True)
+    manifest = made / NAME
+    text = json.dumps({**about, "files": dict(sorted(files.items()))}, indent=1, ensure_ascii=False) + "\n"
+    manifest.write_text(text, encoding="utf-8")
+    os.replace(manifest, out / NAME)
+
+
+def pack(out: Path, file: Path) -> int:
+    """Write a report as one zip file, whole or not at all, and return the number of its files."""
+    names = [*read_manifest(out)["files"], NAME]
+    part = file.with_name(f".{file.name}.part")
+    try:
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name in names:
+                archive.write(out / name, f"grokking-report/{name}")
+        os.replace(part, file)
+    except OSError as error:
+        raise ManifestError(f"{file} cannot be written: {error}") from None
+    finally:
+        part.unlink(missing_ok=True)
+    return len(names)

@@ -1,0 +1,156 @@
+"""Pages of the site: executed notebooks as HTML bodies, what stands around them, and all of them as one
+printed book."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import jinja2
+from nbconvert import HTMLExporter
+
+from grokcore.execute import Executed
+from grokcore.plan import read
+from grokcore.spec import RunSpec
+
+TEMPLATES = Path(__file__).parent / "templates"
+# Nothing is loaded but what lies beside the page; `file:` lets the same pages be opened from a folder.
+POLICY = (
+    "default-src 'none'; script-src 'self' file:; style-src 'self' file: 'unsafe-inline'; "
+    "img-src 'self' file: data:; font-src data:"
+)
+
+
+@dataclass(frozen=True)
+class Heading:
+    """One line of a page's contents."""
+
+    level: int
+    anchor: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of the site: `name`.html, its title in the navigation, its body and the colophon under it,
+    both HTML."""
+
+    name: str
+    title: str
+    body: str
+    colophon: str = ""
+
+    @property
+    def contents(self) -> list[Heading]:
+        """Its headings of the second and third level."""
+        found = re.findall(r'<h([23])[^>]*?\bid="([^"]+)"[^>]*>(.*?)</h\1>', self.body, flags=re.S)
+        return [Heading(int(level), anchor, _plain(text)) for level, anchor, text in found]
+
+    @property
+    def has_code(self) -> bool:
+        """Whether it has code to show."""
+        return '<details class="code">' in self.body
+
+
+def _plain(text: str) -> str:
+    text = re.sub(r'<a class="anchor-link".*?</a>', "", text, flags=re.S)
+    return html.unescape(re.sub(r"<[^>]+>", "", text)).strip()
+
+
+@cache
+def templates() -> jinja2.Environment:
+    """Return the environment of the site's own templates, everything escaped unless marked safe."""
+    loader = jinja2.FileSystemLoader(TEMPLATES / "site")
+    return jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False
+    )
+
+
+@cache
+def _exporter() -> HTMLExporter:
+    return HTMLExporter(
+        template_name="report",
+        extra_template_basedirs=[str(TEMPLATES)],
+        embed_images=True,
+        anchor_link_text="#",
+    )
+
+
+def title(notebook: Path) -> str:
+    """Return a notebook's first heading of the first level, else its file name."""
+    for cell in read(notebook).cells:
+        match = (
+            re.search(r"^#\s+(.+?)\s*$", cell.source, flags=re.M) if cell.cell_type == "markdown" else None
+        )
+        if match:
+            return re.sub(r"[*`]", "", match.group(1))
+    return notebook.stem
+
+
+def notebook_page(executed: Executed, specs: Sequence[RunSpec], scale: str, version: str) -> Page:
+    """Return the page of an executed notebook, or the one that says how it failed."""
+    name, heading = executed.source.stem, title(executed.source)
+    colophon = templates().get_template("colophon.html.j2")
+    told = colophon.render(
+        notebook=executed.source.name,
+        scale=scale,
+        seconds=executed.seconds,
+        parameters=[
+            f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in executed.parameters.items()
+        ],
+        runs=[spec.id for spec in specs],
+        version=version,
+    )
+    if executed.failure is not None:
+        body = templates().get_template("failed.html.j2").render(title=heading, failure=executed.failure)
+    else:
+        body, _ = _exporter().from_notebook_node(read(executed.output))
+    return Page(name, heading, body, told)
+
+
+def linked(pages: Sequence[Page]) -> list[Page]:
+    """Return the pages with links to notebooks turned into links to their pages (to none where there is no
+    such page)."""
+    names = {page.name for page in pages}
+
+    def link(match: re.Match[str]) -> str:
+        name, fragment = Path(html.unescape(match.group(1))).stem, match.group(2) or ""
+        return f'href="{name}.html{fragment}"' if name in names else 'class="absent"'
+
+    pattern = re.compile(r'\bhref="(?!\w+:)([^"#]+\.ipynb)(#[^"]*)?"')
+    return [replace(page, body=pattern.sub(link, page.body)) for page in pages]
+
+
+def write(pages: Sequence[Page], folder: Path, *, pdf: bool) -> None:
+    """Write the site to `folder`: every page with its navigation, and the assets that they share."""
+    template = templates().get_template("page.html.j2")
+    for i, page in enumerate(pages):
+        before, after = pages[i - 1] if i else None, pages[i + 1] if i + 1 < len(pages) else None
+        text = template.render(page=page, pages=pages, before=before, after=after, pdf=pdf, policy=POLICY)
+        (folder / f"{page.name}.html").write_text(text, encoding="utf-8")
+    shutil.copytree(TEMPLATES / "assets", folder / "assets", dirs_exist_ok=True)
+
+
+def write_book(pages: Sequence[Page], folder: Path) -> None:
+    """Write all pages as one, `book.html`, to be printed; links between them become links within it."""
+    names = {page.name for page in pages}
+    bound = [replace(page, body=_bind(page, page.body, names)) for page in pages]
+    text = templates().get_template("print.html.j2").render(pages=bound, policy=POLICY)
+    (folder / "book.html").write_text(text, encoding="utf-8")
+    shutil.copytree(TEMPLATES / "assets", folder / "assets", dirs_exist_ok=True)
+
+
+def _bind(page: Page, body: str, names: set[str]) -> str:
+    def link(match: re.Match[str]) -> str:
+        name, fragment = match.groups()
+        target = f"{name}--{fragment[1:]}" if fragment else f"page-{name}"
+        return f'href="#{target}"' if name in names else match.group(0)
+
+    body = re.sub(r'(\bid="|\bhref="#|url\(#)', rf"\g<1>{page.name}--", body)
+    return re.sub(r'\bhref="([^":#/]+)\.html(#[^"]*)?"', link, body)

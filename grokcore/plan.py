@@ -1,0 +1,224 @@
+"""What a notebook will do before it does it: its parameters, checked strictly, and the runs it will ask
+for."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+from nbformat import NotebookNode
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
+from grokcore.parts import SpecError, nearest
+from grokcore.spec import RunSpec
+from grokcore.store import repository
+
+SCALES = ("paper", "smoke")
+_TYPES: dict[str, Any] = {
+    **{kind.__name__: kind for kind in (bool, dict, float, int, list, str, tuple)},
+    **{"None": None, "Any": Any},
+}
+
+
+class NotebookError(ValueError):
+    """A notebook that cannot be executed as asked; the message names it, what was given and what it takes."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line of a notebook's `parameters` cell: its type as written there, and its default."""
+
+    type: str
+    default: Any
+
+
+def find(names: Sequence[str | Path] | None = None, folder: Path | None = None) -> list[Path]:
+    """Return the notebooks named (a name, or the path of an .ipynb file), or all of `folder` (default:
+    `notebooks/`).
+
+    Raises NotebookError for a name that does not exist, with the nearest that does.
+    """
+    folder = repository() / "notebooks" if folder is None else folder
+    known = {path.stem: path for path in sorted(folder.glob("*.ipynb"))}
+    if not names:
+        if not known:
+            raise NotebookError(f"there is no notebook in {folder}; put one there, or name the path of one")
+        return list(known.values())
+    found = []
+    for name in names:
+        path = Path(name)
+        if path.suffix == ".ipynb" and path.is_file():
+            found.append(path.resolve())
+        elif path.stem in known and path.parent == Path("."):
+            found.append(known[path.stem])
+        else:
+            raise NotebookError(
+                f"there is no notebook {str(name)!r} in {folder}; {nearest(path.stem, known)}"
+            )
+    twice = {path.stem for path in found if [other.stem for other in found].count(path.stem) > 1}
+    if twice:
+        raise NotebookError(f"two notebooks named {sorted(twice)[0]!r} would share a page; name each once")
+    if any(path.stem == "index" for path in found):
+        raise NotebookError("a notebook named 'index' would take the place of the front page; rename it")
+    return found
+
+
+def read(path: Path) -> NotebookNode:
+    """Return a notebook as nbformat's version 4; raises NotebookError if the file is none."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except (OSError, ValueError, AttributeError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise NotebookError(f"{path.name} cannot be read as a notebook: {reason}") from None
+
+
+def tagged(notebook: NotebookNode, tag: str) -> int | None:
+    """Return the index of the first code cell with this tag, or None."""
+    for index, cell in enumerate(notebook.cells):
+        if cell.cell_type == "code" and tag in cell.metadata.get("tags", []):
+            return index
+    return None
+
+
+def parameters(path: Path) -> dict[str, Parameter]:
+    """Return the parameters that a notebook takes, from its cell tagged `parameters` (one `name: type =
+    literal` a line).
+
+    Raises NotebookError if there is no such cell, or if a line of it is not of this form.
+    """
+    notebook = read(path)
+    index = tagged(notebook, "parameters")
+    if index is None:
+        raise NotebookError(
+            f"{path.name} has no code cell tagged 'parameters', so nothing can be set in it; tag one"
+        )
+    found = {}
+    for node in _parsed(path, index, notebook.cells[index].source).body:
+        if not (
+            isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None
+        ):
+            line = ast.unparse(node).splitlines()[0]
+            raise NotebookError(
+                f"{path.name}, cell {index + 1}: {line!r} is no parameter; write `name: type = literal`"
+            )
+        try:
+            found[node.target.id] = Parameter(ast.unparse(node.annotation), ast.literal_eval(node.value))
+        except ValueError:
+            given = ast.unparse(node.value)
+            raise NotebookError(
+                f"{path.name}: the default of {node.target.id!r} is {given}; it must be a literal"
+            ) from None
+    return found
+
+
+def _parsed(path: Path, index: int, source: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except SyntaxError as error:
+        raise NotebookError(
+            f"{path.name}, cell {index + 1}: not plain Python ({error.msg}, line {error.lineno})"
+        ) from None
+
+
+def settings(path: Path, scale: str = "paper", changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the parameters to execute a notebook with: those of the scale, then the changes, all checked.
+
+    `paper` reads `paper/<name>.yaml` beside the notebook, `smoke` keeps the notebook's own defaults. Raises
+    NotebookError for an unknown scale or parameter (with the nearest known) and for a value of the wrong
+    type.
+    """
+    if scale not in SCALES:
+        raise NotebookError(f"unknown scale {scale!r}; {nearest(scale, SCALES)}")
+    return checked(path, {**(_paper(path) if scale == "paper" else {}), **(changes or {})})
+
+
+def _paper(path: Path) -> dict[str, Any]:
+    file = path.parent / "paper" / f"{path.stem}.yaml"
+    if not file.is_file():
+        raise NotebookError(
+            f"{path.name} has no paper-scale parameters; write them to {file}, or use --scale smoke"
+        )
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise NotebookError(f"{file} is not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise NotebookError(f"{file} holds a {type(values).__name__}; it must be a mapping of parameters")
+    return values
+
+
+def checked(path: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Return `given` if the notebook takes each of these parameters with that type; raises NotebookError
+    otherwise."""
+    known = parameters(path)
+    for name, value in given.items():
+        if name not in known:
+            raise NotebookError(f"{path.name} has no parameter {name!r}; {nearest(name, known)}")
+        try:
+            TypeAdapter(_annotation(known[name].type), config=ConfigDict(strict=True)).validate_python(value)
+        except ValidationError:
+            kind = f"{value!r} ({type(value).__name__})"
+            raise NotebookError(
+                f"{path.name}: {name} = {kind} was given; it must be of type {known[name].type}"
+            ) from None
+        except (NameError, TypeError, PydanticUserError):
+            kind = known[name].type
+            raise NotebookError(
+                f"{path.name}: {name} has the type {kind!r}, which cannot be checked; use {', '.join(_TYPES)}"
+            ) from None
+    return given
+
+
+def _annotation(text: str) -> Any:
+    tree = ast.parse(text, mode="eval")
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Call, ast.Attribute)):
+            raise TypeError(text)
+    return eval(compile(tree, "<annotation>", "eval"), {"__builtins__": {}}, _TYPES)
+
+
+def planned_specs(path: Path, given: dict[str, Any]) -> list[RunSpec]:
+    """Return the runs a notebook will ask for: its code cells up to the one tagged `specs`, executed in this
+    process.
+
+    `given` replaces the defaults after the `parameters` cell. Nothing is trained. Raises NotebookError if a
+    cell fails, or leaves no list of RunSpec named `specs`.
+    """
+    notebook = read(path)
+    last, injected = tagged(notebook, "specs"), tagged(notebook, "parameters")
+    if last is None:
+        raise NotebookError(
+            f"{path.name} has no code cell tagged 'specs'; tag the one that builds the list `specs`"
+        )
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for index, cell in enumerate(notebook.cells[: last + 1]):
+        if cell.cell_type == "code":
+            _run(path, index, cell.source, names)
+        if index == injected:
+            names.update(given)
+    specs = names.get("specs")
+    if not isinstance(specs, list) or not all(isinstance(spec, RunSpec) for spec in specs):
+        raise NotebookError(
+            f"{path.name}, cell {last + 1}: `specs` must be a list of RunSpec, it is {type(specs).__name__}"
+        )
+    return specs
+
+
+def _run(path: Path, index: int, source: str, names: dict[str, Any]) -> None:
+    code = compile(_parsed(path, index, source), f"{path.name}, cell {index + 1}", "exec")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(code, names)
+    except SpecError as error:
+        raise NotebookError(f"{path.name}, cell {index + 1}: {error}") from None
+    except Exception as error:
+        raise NotebookError(
+            f"{path.name}, cell {index + 1} failed: {type(error).__name__}: {error}"
+        ) from error

@@ -1,0 +1,195 @@
+"""Build the report: plan, train what is missing, execute the notebooks, render the pages, print the PDF,
+publish."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grokcore import __version__, front, manifest, pages, pdf, plan
+from grokcore.execute import Executed, execute, require_kernel
+from grokcore.spec import RunSpec
+from grokcore.store import Store, repository
+from grokcore.sweep import MissingRuns, Watch, estimate, missing, sweep
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One notebook to execute: its parameters, checked, and the runs it will ask for."""
+
+    path: Path
+    parameters: dict[str, Any]
+    specs: list[RunSpec]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was built: its folder, the notebooks as executed, and whether it has a PDF."""
+
+    folder: Path
+    notebooks: list[Executed]
+    pdf: bool
+
+    @property
+    def failed(self) -> list[Executed]:
+        """The notebooks that failed; their pages say how."""
+        return [notebook for notebook in self.notebooks if notebook.failure is not None]
+
+
+def make_plan(
+    notebooks: Sequence[str | Path] | None = None,
+    scale: str = "paper",
+    settings: Mapping[str, Any] | None = None,
+) -> list[Plan]:
+    """Return what the notebooks named (default: all) will run; raises NotebookError before anything is
+    executed."""
+    plans = []
+    for path in plan.find(notebooks):
+        parameters = plan.settings(path, scale, dict(settings or {}))
+        plans.append(Plan(path, parameters, plan.planned_specs(path, parameters)))
+    return plans
+
+
+def default_folder(
+    notebooks: Sequence[str | Path] | None, scale: str, settings: Mapping[str, Any] | None, fresh: bool
+) -> Path:
+    """Return where a report goes: `reports/` if it is the published one (all notebooks from the records),
+    else `drafts/`."""
+    published = not notebooks and scale == "paper" and not settings and not fresh
+    return repository() / ("reports" if published else "drafts")
+
+
+def build(
+    notebooks: Sequence[str | Path] | None = None,
+    scale: str = "paper",
+    settings: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    jobs: int | None = None,
+    train: bool = False,
+    fresh: bool = False,
+    out: Path | None = None,
+    *,
+    store: Store | None = None,
+    kernel: str = "python3",
+    say: Say = print,
+    watch: Watch | None = None,
+) -> Report:
+    """Build the report and return it; pages are moved to `out` only when all of them are made.
+
+    `scale` is "paper" or "smoke", `settings` change parameters of every notebook named, `train` allows
+    missing runs to be trained on `device`, `fresh` trains all of them anew, beside the records. `jobs`
+    notebooks (or runs on a CPU) go at once, by default one a core. Raises NotebookError for a bad plan or a
+    missing kernel, MissingRuns without `train`; a notebook that fails is told in its page and in the report
+    returned.
+    """
+    plans = make_plan(notebooks, scale, settings)
+    require_kernel(kernel)
+    out = default_folder(notebooks, scale, settings, fresh) if out is None else out
+    store = _fresh_store() if fresh else store or Store()
+    ensure([spec for one in plans for spec in one.specs], store, device, jobs, train, fresh, say, watch)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".report-", dir=out.parent) as folder:
+        work, site = Path(folder) / "work", Path(folder) / "site"
+        work.mkdir()
+        site.mkdir()
+        executed = _execute(plans, work, store, jobs, kernel, say)
+        about = {
+            "grokcore": __version__,
+            "notebooks": [one.path.stem for one in plans],
+            "scale": scale,
+            "settings": dict(settings or {}),
+            "failed": [one.source.stem for one in executed if one.failure is not None],
+            "inputs": manifest.inputs(),
+        }
+        book = _pages(plans, executed, scale, store, site)
+        made, kept = _print(book, work, site, say), False
+        if not made:
+            kept = manifest.still_has_pdf(out, about)
+        pages.write(book, site, pdf=made or kept)
+        manifest.publish(site, out, about, keep_pdf=kept)
+    return Report(out, executed, made or kept)
+
+
+def _fresh_store() -> Store:
+    cache = Store().cache / "fresh"
+    return Store(cache=cache, records=cache / "no-records")
+
+
+def ensure(
+    specs: Sequence[RunSpec],
+    store: Store,
+    device: str,
+    jobs: int | None,
+    train: bool,
+    fresh: bool,
+    say: Say,
+    watch: Watch | None,
+) -> None:
+    """Train the runs that are not in the store (all of them with `fresh`), after saying how many and how
+    long.
+
+    Raises MissingRuns if there are any and `train` is not given.
+    """
+    absent = list({spec.id: spec for spec in specs}.values()) if fresh else missing(specs, store)
+    if not absent:
+        return
+    hours = estimate(absent, store, jobs)
+    if not train:
+        raise MissingRuns(absent, hours)
+    say(f"training {len(absent)} runs, about {duration(hours * 3600)}")
+    sweep(absent, store=store, device=device, jobs=jobs, fresh=fresh, watch=watch)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person says it: `40 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _execute(
+    plans: list[Plan], work: Path, store: Store, jobs: int | None, kernel: str, say: Say
+) -> list[Executed]:
+    def told(one: Executed) -> None:
+        say(f"{one.source.stem}: {one.failure or f'executed in {one.seconds:.0f} s'}")
+
+    say(f"executing {len(plans)} notebook{'s' if len(plans) > 1 else ''}")
+    environment = {
+        "GROKCORE_CACHE": str(store.cache.resolve()),
+        "GROKCORE_RECORDS": str(store.records.resolve()),
+    }
+    wanted = {one.path: one.parameters for one in plans}
+    at_once = jobs or os.cpu_count() or 1
+    return execute(wanted, work, jobs=at_once, kernel=kernel, environment=environment, watch=told)
+
+
+def _pages(
+    plans: list[Plan], executed: list[Executed], scale: str, store: Store, site: Path
+) -> list[pages.Page]:
+    """Return all pages, the front page first, and write its figure into the site."""
+    both = zip(executed, plans, strict=True)
+    made = [pages.notebook_page(one, planned.specs, scale, __version__) for one, planned in both]
+    runs = dict.fromkeys([*store.recorded(), *(spec.id for planned in plans for spec in planned.specs)])
+    found = front.evidence([store.load(run) for run in runs])
+    figure = front.grokking_figure(found.curves)
+    if figure is not None:
+        (site / "grokking.svg").write_text(figure[0] + "\n", encoding="utf-8")
+    return pages.linked([front.front_page(found, made, figure, __version__), *made])
+
+
+def _print(book: list[pages.Page], work: Path, site: Path, say: Say) -> bool:
+    """Print all pages as one PDF into the site; return whether that went well, and say why if not."""
+    pages.write_book(book, work)
+    try:
+        pdf.print_pdf(work / "book.html", site / manifest.PDF)
+    except pdf.PdfError as error:
+        say(str(error))
+        return False
+    return True

@@ -1,0 +1,105 @@
+"""What the command line shows: a live bar for training, and runs as text."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from grokcore import analysis
+from grokcore.report import duration
+from grokcore.store import Record
+from grokcore.sweep import Progress, Watch
+
+BAR = "{percentage:3.0f} %|{bar}| {postfix}"
+
+
+@contextlib.contextmanager
+def training_bar() -> Iterator[Watch]:
+    """Give a `watch` for a sweep that draws runs, steps a second and time left on stderr."""
+    bar: tqdm[Any] | None = None
+
+    def watch(progress: Progress) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(
+                total=progress.steps_total, bar_format=BAR, file=sys.stderr, mininterval=0, dynamic_ncols=True
+            )
+        bar.n = progress.steps_total if progress.done == progress.total else progress.steps_done
+        bar.set_postfix_str(describe(progress))
+
+    try:
+        yield watch
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def say(line: str) -> None:
+    """Print a line above the bar, if there is one."""
+    tqdm.write(line, file=sys.stdout)
+
+
+def describe(progress: Progress) -> str:
+    """Return a sweep's progress as a line: `3 of 12 runs, 410 steps/s, 12 min left`."""
+    left = "" if progress.seconds_left is None else f", {duration(progress.seconds_left)} left"
+    return f"{progress.done} of {progress.total} runs, {progress.steps_per_second:,.0f} steps/s{left}"
+
+
+def summary_text(curves: pd.DataFrame) -> str:
+    """Return how one run ended: its outcome, and the bracket of evaluations of each threshold of accuracy."""
+    row = analysis.run_summary(curves)
+    outcome = analysis.Outcome(row["outcome"])
+    lines = [f"outcome    {outcome.value}: {outcome.message}"]
+    for side, name in (("train", "training"), ("val", "validation")):
+        for percent in analysis.THRESHOLDS:
+            lines.append(f"{name:<10} {percent:>3} %: {_crossing(row, f'{side}_{percent}')}")
+        lines.append(f"{name:<10} final accuracy {row[f'final_{side}_accuracy']:.2%}")
+    return "\n".join(lines)
+
+
+def _crossing(row: dict[str, Any], name: str) -> str:
+    times = []
+    for kind, word in (("first", "first"), ("sustained", f"for {analysis.HOLD} steps")):
+        at, after = row[f"{name}_{kind}"], row[f"{name}_{kind}_after"]
+        if math.isnan(at):
+            times.append(f"{word}: not within {row['steps']:,} steps")
+        else:
+            times.append(
+                f"{word}: step {at:,.0f} (not yet at {after:,.0f})"
+                if after < at
+                else f"{word}: step {at:,.0f}"
+            )
+    return "; ".join(times)
+
+
+def table(records: Sequence[Record], places: dict[str, str]) -> str:
+    """Return runs as a table of text: id, what was run, how it ended, and where it is kept."""
+    rows = []
+    for record in records:
+        known = record.spec.columns()
+        names = (
+            "run",
+            "operation",
+            "p",
+            "alpha",
+            "model",
+            "n_layers",
+            "optimizer",
+            "lr",
+            "weight_decay",
+            "steps",
+            "seed",
+        )
+        where = places.get(record.spec.id, "cache")
+        rows.append({**{name: known[name] for name in names}, "status": record.status, "where": where})
+    return (
+        pd.DataFrame(rows).to_string(index=False, na_rep="-")
+        if rows
+        else "no runs yet; `grokcore train` makes one"
+    )
