@@ -91,9 +91,7 @@ def _add_train(commands: Any) -> None:
     add.add_argument("--operation", metavar="NAME", help=f"one of: {', '.join(OPERATIONS[:-1])}")
     add.add_argument("--p", type=int, help="modulus")
     add.add_argument("--alpha", type=float, help="fraction of the table trained on, between 0 and 1")
-    add.add_argument(
-        "--model", metavar="NAME", help=f"one of: {', '.join(name for name in MODELS if name != 'user')}"
-    )
+    add.add_argument("--model", metavar="NAME", help=f"one of: {', '.join(name for name in MODELS if name != 'user')}")
     add.add_argument("--n-layers", type=int)
     add.add_argument("--optimizer", metavar="NAME", help=f"one of: {', '.join(OPTIMIZERS)}")
     add.add_argument("--lr", type=float, help="learning rate")
@@ -102,18 +100,14 @@ def _add_train(commands: Any) -> None:
     add.add_argument("--steps", type=int, help="budget in optimizer steps")
     add.add_argument("--seed", type=int)
     _add_set(add, "any other field of the run, as --set momentum=0.9")
-    add.add_argument(
-        "--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, … (default: auto)"
-    )
+    add.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, … (default: auto)")
     add.add_argument("--fresh", action="store_true", help="train even if the run is recorded")
     add.set_defaults(run=_train)
 
 
 def _add_report(commands: Any) -> None:
     add = _command(commands, "report", "Execute the notebooks and write the report as HTML and PDF.", REPORT)
-    add.add_argument(
-        "notebooks", nargs="*", metavar="NOTEBOOK", help="names, or paths of .ipynb files (default: all)"
-    )
+    add.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="names, or paths of .ipynb files (default: all)")
     add.add_argument(
         "--scale",
         choices=plan.SCALES,
@@ -121,9 +115,7 @@ def _add_report(commands: Any) -> None:
         help="the recorded runs, or the notebooks' own small ones",
     )
     _add_set(add, "a parameter of every notebook named, as --set seeds=[0,1]")
-    add.add_argument(
-        "--device", default="auto", help="where missing runs are trained (default: a GPU if there is one)"
-    )
+    add.add_argument("--device", default="auto", help="where missing runs are trained (default: a GPU if there is one)")
     add.add_argument(
         "--jobs",
         type=_positive,
@@ -131,9 +123,7 @@ def _add_report(commands: Any) -> None:
         help="notebooks, or runs on the CPU, at once (default: one a core)",
     )
     add.add_argument("--train", action="store_true", help="train the runs that are not recorded")
-    add.add_argument(
-        "--fresh", action="store_true", help="ignore the records: train all runs anew (with --train)"
-    )
+    add.add_argument("--fresh", action="store_true", help="ignore the records: train all runs anew (with --train)")
     add.add_argument(
         "--out",
         type=Path,
@@ -161,9 +151,7 @@ def _add_runs(commands: Any) -> None:
 
 
 def _add_set(add: argparse.ArgumentParser, does: str) -> None:
-    add.add_argument(
-        "--set", dest="set", type=_setting, action="append", default=[], metavar="NAME=VALUE", help=does
-    )
+    add.add_argument("--set", dest="set", type=_setting, action="append", default=[], metavar="NAME=VALUE", help=does)
 
 
 def _positive(text: str) -> int:
@@ -187,9 +175,7 @@ def _setting(text: str) -> tuple[str, Any]:
 
 def _spec(given: argparse.Namespace) -> RunSpec:
     base = SETTINGS[given.setting]()
-    parts = {
-        name: getattr(given, name) for name in ("model", "optimizer") if getattr(given, name) is not None
-    }
+    parts = {name: getattr(given, name) for name in ("model", "optimizer") if getattr(given, name) is not None}
     changes = {name: getattr(given, name) for name in FLAGS if getattr(given, name) is not None}
     return replace(replace(base, **parts), **{**changes, **dict(given.set)})
 
@@ -237,11 +223,7 @@ def _list(given: argparse.Namespace) -> int:
 def _show(given: argparse.Namespace) -> int:
     store = Store()
     record = _load(store, given.id)
-    print(
-        json.dumps(
-            {"run": record.spec.id, "spec": record.spec.to_dict(), "provenance": record.provenance}, indent=1
-        )
-    )
+    print(json.dumps({"run": record.spec.id, "spec": record.spec.to_dict(), "provenance": record.provenance}, indent=1))
     print(terminal.summary_text(frame([record])))
     return 0
 
@@ -278,9 +260,7 @@ def _load(store: Store, beginning: str) -> Record:
     if not found:
         raise RecordError(f"no run's id begins with {beginning!r}; {nearest(beginning, store.ids())}")
     if len(found) > 1:
-        raise RecordError(
-            f"{len(found)} runs begin with {beginning!r}: {', '.join(found)}; give more of the id"
-        )
+        raise RecordError(f"{len(found)} runs begin with {beginning!r}: {', '.join(found)}; give more of the id")
     return store.load(found[0])
 
 

@@ -161,9 +161,7 @@ def _work(request: dict[str, Any]) -> Failure | None:
         )
     except PapermillExecutionError as error:
         parameters_cell = tagged(notebook, "parameters")
-        injected = (
-            bool(request["parameters"]) and parameters_cell is not None and parameters_cell < error.cell_index
-        )
+        injected = bool(request["parameters"]) and parameters_cell is not None and parameters_cell < error.cell_index
         frames = strip_color("\n".join(error.traceback))
         cause = f"{error.ename}: {error.evalue}"
         return Failure(error.cell_index + 1 - injected, len(notebook.cells), error.source, cause, frames)

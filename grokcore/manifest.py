@@ -93,11 +93,7 @@ def publish(made: Path, out: Path, about: dict[str, Any], *, keep_pdf: bool = Fa
         before = read_manifest(out)["files"]
     except ManifestError:
         before = {}
-    files = {
-        path.relative_to(made).as_posix(): _sum(path.read_bytes())
-        for path in made.rglob("*")
-        if path.is_file()
-    }
+    files = {path.relative_to(made).as_posix(): _sum(path.read_bytes()) for path in made.rglob("*") if path.is_file()}
     for name in sorted(files):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(made / name, out / name)

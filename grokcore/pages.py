@@ -67,9 +67,7 @@ def _plain(text: str) -> str:
 def templates() -> jinja2.Environment:
     """Return the environment of the site's own templates, everything escaped unless marked safe."""
     loader = jinja2.FileSystemLoader(TEMPLATES / "site")
-    return jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False
-    )
+    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False)
 
 
 @cache
@@ -85,11 +83,9 @@ def _exporter() -> HTMLExporter:
 def title(notebook: Path) -> str:
     """Return a notebook's first heading of the first level, else its file name."""
     for cell in read(notebook).cells:
-        match = (
-            re.search(r"^#\s+(.+?)\s*$", cell.source, flags=re.M) if cell.cell_type == "markdown" else None
-        )
+        match = re.search(r"^#\s+(.+?)\s*$", cell.source, flags=re.M) if cell.cell_type == "markdown" else None
         if match:
-            return re.sub(r"[*`]", "", match.group(1))
+            return match.group(1).replace("`", "")
     return notebook.stem
 
 
@@ -101,9 +97,7 @@ def notebook_page(executed: Executed, specs: Sequence[RunSpec], scale: str, vers
         notebook=executed.source.name,
         scale=scale,
         seconds=executed.seconds,
-        parameters=[
-            f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in executed.parameters.items()
-        ],
+        parameters=[f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in executed.parameters.items()],
         runs=[spec.id for spec in specs],
         version=version,
     )

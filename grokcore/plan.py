@@ -59,9 +59,7 @@ def find(names: Sequence[str | Path] | None = None, folder: Path | None = None) 
         elif path.stem in known and path.parent == Path("."):
             found.append(known[path.stem])
         else:
-            raise NotebookError(
-                f"there is no notebook {str(name)!r} in {folder}; {nearest(path.stem, known)}"
-            )
+            raise NotebookError(f"there is no notebook {str(name)!r} in {folder}; {nearest(path.stem, known)}")
     twice = {path.stem for path in found if [other.stem for other in found].count(path.stem) > 1}
     if twice:
         raise NotebookError(f"two notebooks named {sorted(twice)[0]!r} would share a page; name each once")
@@ -96,14 +94,10 @@ def parameters(path: Path) -> dict[str, Parameter]:
     notebook = read(path)
     index = tagged(notebook, "parameters")
     if index is None:
-        raise NotebookError(
-            f"{path.name} has no code cell tagged 'parameters', so nothing can be set in it; tag one"
-        )
+        raise NotebookError(f"{path.name} has no code cell tagged 'parameters', so nothing can be set in it; tag one")
     found = {}
     for node in _parsed(path, index, notebook.cells[index].source).body:
-        if not (
-            isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None
-        ):
+        if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None):
             line = ast.unparse(node).splitlines()[0]
             raise NotebookError(
                 f"{path.name}, cell {index + 1}: {line!r} is no parameter; write `name: type = literal`"
@@ -142,9 +136,7 @@ def settings(path: Path, scale: str = "paper", changes: dict[str, Any] | None = 
 def _paper(path: Path) -> dict[str, Any]:
     file = path.parent / "paper" / f"{path.stem}.yaml"
     if not file.is_file():
-        raise NotebookError(
-            f"{path.name} has no paper-scale parameters; write them to {file}, or use --scale smoke"
-        )
+        raise NotebookError(f"{path.name} has no paper-scale parameters; write them to {file}, or use --scale smoke")
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
@@ -194,9 +186,7 @@ def planned_specs(path: Path, given: dict[str, Any]) -> list[RunSpec]:
     notebook = read(path)
     last, injected = tagged(notebook, "specs"), tagged(notebook, "parameters")
     if last is None:
-        raise NotebookError(
-            f"{path.name} has no code cell tagged 'specs'; tag the one that builds the list `specs`"
-        )
+        raise NotebookError(f"{path.name} has no code cell tagged 'specs'; tag the one that builds the list `specs`")
     names: dict[str, Any] = {"__name__": "__main__"}
     for index, cell in enumerate(notebook.cells[: last + 1]):
         if cell.cell_type == "code":
@@ -219,6 +209,4 @@ def _run(path: Path, index: int, source: str, names: dict[str, Any]) -> None:
     except SpecError as error:
         raise NotebookError(f"{path.name}, cell {index + 1}: {error}") from None
     except Exception as error:
-        raise NotebookError(
-            f"{path.name}, cell {index + 1} failed: {type(error).__name__}: {error}"
-        ) from error
+        raise NotebookError(f"{path.name}, cell {index + 1} failed: {type(error).__name__}: {error}") from error

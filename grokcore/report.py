@@ -154,9 +154,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _execute(
-    plans: list[Plan], work: Path, store: Store, jobs: int | None, kernel: str, say: Say
-) -> list[Executed]:
+def _execute(plans: list[Plan], work: Path, store: Store, jobs: int | None, kernel: str, say: Say) -> list[Executed]:
     def told(one: Executed) -> None:
         say(f"{one.source.stem}: {one.failure or f'executed in {one.seconds:.0f} s'}")
 
@@ -170,9 +168,7 @@ def _execute(
     return execute(wanted, work, jobs=at_once, kernel=kernel, environment=environment, watch=told)
 
 
-def _pages(
-    plans: list[Plan], executed: list[Executed], scale: str, store: Store, site: Path
-) -> list[pages.Page]:
+def _pages(plans: list[Plan], executed: list[Executed], scale: str, store: Store, site: Path) -> list[pages.Page]:
     """Return all pages, the front page first, and write its figure into the site."""
     both = zip(executed, plans, strict=True)
     made = [pages.notebook_page(one, planned.specs, scale, __version__) for one, planned in both]

@@ -27,9 +27,7 @@ def training_bar() -> Iterator[Watch]:
     def watch(progress: Progress) -> None:
         nonlocal bar
         if bar is None:
-            bar = tqdm(
-                total=progress.steps_total, bar_format=BAR, file=sys.stderr, mininterval=0, dynamic_ncols=True
-            )
+            bar = tqdm(total=progress.steps_total, bar_format=BAR, file=sys.stderr, mininterval=0, dynamic_ncols=True)
         bar.n = progress.steps_total if progress.done == progress.total else progress.steps_done
         bar.set_postfix_str(describe(progress))
 
@@ -71,9 +69,7 @@ def _crossing(row: dict[str, Any], name: str) -> str:
             times.append(f"{word}: not within {row['steps']:,} steps")
         else:
             times.append(
-                f"{word}: step {at:,.0f} (not yet at {after:,.0f})"
-                if after < at
-                else f"{word}: step {at:,.0f}"
+                f"{word}: step {at:,.0f} (not yet at {after:,.0f})" if after < at else f"{word}: step {at:,.0f}"
             )
     return "; ".join(times)
 
@@ -98,8 +94,4 @@ def table(records: Sequence[Record], places: dict[str, str]) -> str:
         )
         where = places.get(record.spec.id, "cache")
         rows.append({**{name: known[name] for name in names}, "status": record.status, "where": where})
-    return (
-        pd.DataFrame(rows).to_string(index=False, na_rep="-")
-        if rows
-        else "no runs yet; `grokcore train` makes one"
-    )
+    return pd.DataFrame(rows).to_string(index=False, na_rep="-") if rows else "no runs yet; `grokcore train` makes one"

@@ -1,0 +1,37 @@
+# `make report` and `make test` need Python 3.11 to 3.13 and make, nothing else: .venv is made on first use.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 300 -p no:cacheprovider -n 2 --dist loadfile
+
+.PHONY: report test lab zip mutants clean
+
+report: $(READY)
+	$(BIN)/grokcore report
+
+test: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+	cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && GROKCORE_CACHE="$$cache" $(BIN)/python -m pytest $(NBVAL) notebooks
+
+lab: $(READY)
+	$(BIN)/jupyter lab notebooks
+
+zip: $(READY)
+	$(BIN)/grokcore report --zip grokcore-report.zip
+
+mutants: $(READY)
+	$(BIN)/python tests/mutate.py
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache drafts grokcore-report.zip
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 13) else \
+	"Python 3.11 to 3.13 is needed, $(PYTHON) is %d.%d; name another: make PYTHON=python3.12" % sys.version_info[:2])'
+	@echo "installing into .venv (some minutes on the first use)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e .
+	@touch $(READY)
