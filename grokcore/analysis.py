@@ -114,8 +114,8 @@ def run_summary(curve: pd.DataFrame) -> dict[str, Any]:
     """Return the row of `summary` of one run, as a dictionary."""
     _require(curve, NEEDED)
     row: dict[str, Any] = {name: curve[name].iloc[0] for name in SPEC_COLUMNS if name in curve}
-    steps = curve["step"].to_numpy()
-    accuracy = {side: curve[f"{side}_accuracy"].to_numpy(dtype=float) for side in ("train", "val")}
+    steps = column(curve, "step")
+    accuracy = {side: column(curve, f"{side}_accuracy") for side in ("train", "val")}
     times: dict[str, float] = {}
     for side, values in accuracy.items():
         for percent, threshold in THRESHOLDS.items():
@@ -134,7 +134,7 @@ def run_summary(curve: pd.DataFrame) -> dict[str, Any]:
     row |= {f"final_{side}_accuracy": float(values[-1]) for side, values in accuracy.items()}
     row["best_val_accuracy"] = float(np.nanmax(accuracy["val"]))
     for norm in ("weight_norm", "weight_norm_sum"):
-        values = curve[norm].to_numpy(dtype=float)
+        values = column(curve, norm)
         row[f"{norm}_final"] = float(values[-1])
         finite = np.isfinite(values).any()
         row[f"{norm}_max"] = float(np.nanmax(values)) if finite else np.nan
@@ -158,9 +158,8 @@ def collapses(curve: pd.DataFrame, high: float = 0.99, low: float = 0.9) -> pd.D
     if not 0 <= low < high <= 1:
         raise ValueError(f"collapses needs 0 <= low < high <= 1; got low {low} and high {high}")
     _require(curve, ("step", "train_accuracy", "val_accuracy"))
-    steps, val = curve["step"].to_numpy(), curve["val_accuracy"].to_numpy(dtype=float)
-    train = curve["train_accuracy"].to_numpy(dtype=float)
-    lowest = curve[_lowest_columns(curve)].min(axis=1).to_numpy(dtype=float)
+    steps, val, train = (column(curve, name) for name in ("step", "val_accuracy", "train_accuracy"))
+    lowest = np.fmin.reduce([column(curve, name) for name in _lowest_columns(curve)])
     good = np.flatnonzero(train >= high)
     rows = []
     for falls in _groups_of_falls(steps, np.flatnonzero(lowest < low), good):
@@ -187,6 +186,13 @@ def _groups_of_falls(steps: np.ndarray, falls: np.ndarray, good: np.ndarray) -> 
     return groups
 
 
+def deepest_fall(values: ArrayLike, relative: bool = False) -> float:
+    """Return how far values `[n]` fall at most below their largest before, as a fraction of that if `relative`."""
+    series = np.asarray(values, dtype=float)
+    highest = np.maximum.accumulate(series)
+    return float(((highest - series) / (highest if relative else 1.0)).max())
+
+
 def point_1(curve: pd.DataFrame) -> float | None:
     """Return the step of the first evaluation with training accuracy 100 %, or None (source: periodic, 1)."""
     return _first_step(curve, ["train_accuracy"])
@@ -198,7 +204,8 @@ def point_2(curve: pd.DataFrame) -> float | None:
 
 
 def _first_step(curve: pd.DataFrame, columns: list[str]) -> float | None:
-    found = crossing(curve["step"].to_numpy(), curve[columns].min(axis=1).to_numpy(), THRESHOLDS[100])
+    lowest = np.min([column(curve, name) for name in columns], axis=0)
+    found = crossing(column(curve, "step"), lowest, THRESHOLDS[100])
     return None if found is None else float(found.at)
 
 
@@ -221,6 +228,11 @@ def _lowest_columns(curve: pd.DataFrame) -> list[str]:
         if min(n_train % batch or batch, n_train) >= SMALLEST_BATCH:
             names.append("batch_accuracy_min")
     return names
+
+
+def column(frame: pd.DataFrame, name: str) -> np.ndarray:
+    """Return a column of a frame as floats `[n]`."""
+    return np.asarray(frame[name], dtype=float)
 
 
 def _require(frame: pd.DataFrame, names: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 class Estimate(NamedTuple):
@@ -68,7 +69,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Estimate:
 
 
 def bootstrap_slope(
-    x: Sequence[float], y: Sequence[float], confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+    x: ArrayLike, y: ArrayLike, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Estimate:
     """Return the least-squares slope of `y` on `x` (both `[n]`) with its bootstrap interval over the pairs.
 
@@ -80,7 +81,7 @@ def bootstrap_slope(
     if not finite or np.unique(xs).size < 2:
         raise ValueError(
             "bootstrap_slope needs equally many finite x and y and at least two different x; got "
-            f"x {list(x)}, y {list(y)}"
+            f"x {xs.tolist()}, y {ys.tolist()}"
         )
     chosen = np.random.default_rng(seed).integers(0, xs.size, (resamples, xs.size))
     slopes = _slope(xs[chosen], ys[chosen])

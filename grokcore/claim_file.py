@@ -1,0 +1,133 @@
+"""The claims file: every claim with its source, our choices and the rule that judges it, read and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from grokcore import claim_cycles, claim_times, claim_weights
+from grokcore.claim_times import Finding
+from grokcore.claim_words import ClaimsError, listed, nearest
+from grokcore.store import repository
+
+Judgement = Literal["confirmed", "refuted", "partly", "not settled"]
+STATISTICS: dict[str, Callable[..., Finding]] = {
+    function.__name__: function
+    for function in (
+        claim_times.delayed_generalisation,
+        claim_times.groks_in_every_cell,
+        claim_times.symmetric_before_asymmetric,
+        claim_times.sooner_with_alpha,
+        claim_times.worse_than_neighbour,
+        claim_times.same_result,
+        claim_times.beginnings_only,
+        claim_times.worsens_with_alpha,
+        claim_weights.norm_rise_and_fall,
+        claim_weights.decay_is_the_key,
+        claim_weights.validation_loss_shape,
+        claim_weights.descent_along_a_ray,
+        claim_cycles.drops_with_jumps,
+        claim_cycles.saw_tooth,
+        claim_cycles.effective_gradient_falls,
+        claim_cycles.needs_weight_decay,
+        claim_cycles.needs_normalisation,
+        claim_cycles.partial_invariance,
+    )
+}
+
+
+class Claim(BaseModel):
+    """One claim: what its source says and shows, our choices, and the rule that judges it (data/claims.yaml)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    id: str
+    source: str
+    citation: str
+    statement: str
+    figure: str
+    setting: str
+    choices: str
+    notebook: str
+    statistic: str
+    parameters: dict[str, Any]
+    cells: dict[str, dict[str, Any]] = Field(min_length=1)
+    parts: dict[str, str] = Field(min_length=1)
+    measured: str
+    rule: dict[Judgement, str] = Field(min_length=4)
+    min_seeds: int = Field(ge=1)
+    share: float = Field(gt=0.5, le=1)
+    at_best: Literal["confirmed", "partly"] = "confirmed"
+    why_capped: str = ""
+
+    @property
+    def function(self) -> Callable[..., Finding]:
+        """The statistic that judges the parts of the claim on one seed."""
+        return STATISTICS[self.statistic]
+
+    @property
+    def rule_sha256(self) -> str:
+        """The SHA-256 of what decides: statistic, parameters, cells, parts, rule in words, seeds and shares."""
+        names = ("statistic", "parameters", "cells", "parts", "rule", "min_seeds", "share", "at_best")
+        text = json.dumps({name: getattr(self, name) for name in names}, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load(path: str | Path | None = None) -> dict[str, Claim]:
+    """Return the claims of a file (default: data/claims.yaml of the repository) by id, in its order.
+
+    Raises ClaimsError, naming file and claim, if it is not there, not YAML, or a claim lacks or misspells something.
+    """
+    file = repository() / "data" / "claims.yaml" if path is None else Path(path)
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ClaimsError(f"{file} cannot be read as claims: {error}. Restore it, for instance from git.") from error
+    blocks = ("sources", "settings", "verdict_rule", "claims")
+    if not isinstance(content, dict) or any(name not in content for name in blocks):
+        has = ", ".join(map(str, content)) if isinstance(content, dict) else "no mapping"
+        raise ClaimsError(
+            f"{file} needs the blocks {', '.join(blocks)}; it has {has}. Restore it, for instance from git."
+        )
+    claims: dict[str, Claim] = {}
+    for position, entry in enumerate(content["claims"] or [], start=1):
+        claim = _claim(entry, content, f"{file}, claim {position}")
+        if claim.id in claims:
+            raise ClaimsError(f"{file} has two claims {claim.id!r}: give one of them another id")
+        claims[claim.id] = claim
+    return claims
+
+
+def _claim(entry: Any, content: dict[str, Any], where: str) -> Claim:
+    """Return one claim of a file with its settings filled in; `where` says which for an error."""
+    if not isinstance(entry, dict) or "id" not in entry:
+        raise ClaimsError(f"{where}: expected a mapping with an id, got {entry!r}")
+    where = f"{where} ({entry['id']})"
+    source = entry.get("source")
+    if source not in content["sources"] or source not in content["settings"]:
+        raise ClaimsError(f"{where}: source {source!r} is not among sources and settings: {listed(content['sources'])}")
+    try:
+        cells = {name: {**content["settings"][source], **(new or {})} for name, new in entry.get("cells", {}).items()}
+        known = {"citation": content["sources"][source], "share": content["verdict_rule"]["share"], "cells": cells}
+        claim = Claim.model_validate({**entry, **known})
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ClaimsError(f"{where}: {wrong}") from None
+    except (TypeError, AttributeError, KeyError) as error:
+        raise ClaimsError(f"{where}: settings, cells and verdict_rule must be mappings ({error!r})") from None
+    if claim.statistic not in STATISTICS:
+        raise ClaimsError(f"{where}: unknown statistic {claim.statistic!r}; {nearest(claim.statistic, STATISTICS)}")
+    try:
+        inspect.signature(claim.function).bind({}, **claim.parameters)
+    except TypeError as error:
+        raise ClaimsError(f"{where}: parameters of {claim.statistic}: {error}") from None
+    for name, cell in claim.cells.items():
+        if not isinstance(cell.get("budget"), int) or cell["budget"] < 1:
+            raise ClaimsError(f"{where}, cell {name}: budget must be a number of steps, got {cell.get('budget')!r}")
+    return claim

@@ -1,0 +1,135 @@
+"""Words for verdicts: numbers of one seed or many as they stand in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from grokcore.stats import median_time, wilson
+
+PART = "part: "
+BUDGET = "_budget"
+SHOWN = ("operation", "alpha", "optimizer", "weight_decay")
+
+
+class ClaimsError(ValueError):
+    """The claims file is damaged, a claim is unknown, or the curves are no frame of `grokcore.sweep`."""
+
+
+class Shown:
+    """Values of one column over the seeds `[n]`, formatted as `step`, `share` or `number`.
+
+    NaN is not reached or undefined; `budgets` `[n]` are the steps at which missing times are censored.
+    """
+
+    def __init__(self, values: Sequence[float], budgets: Sequence[float] | None = None) -> None:
+        self.values = np.asarray(values, dtype=float)
+        self.budgets = None if budgets is None else np.asarray(budgets, dtype=float)
+
+    def __format__(self, kind: str) -> str:
+        if kind not in ("step", "share", "number"):
+            raise ValueError(f"values are shown as step, share or number, not {kind!r}")
+        if kind == "step" and self.budgets is not None:
+            return self._times(self.budgets)
+        known = self.values[np.isfinite(self.values)]
+        if len(known) == 0:
+            return "no step" if kind == "step" else "n/a"
+        words = _write(float(np.median(known)), kind)
+        if len(self.values) > 1:
+            words += f" [{_write(float(known.min()), kind)}, {_write(float(known.max()), kind)}]"
+        return f"step {words}" if kind == "step" else words
+
+    def _times(self, budgets: np.ndarray) -> str:
+        reached = np.isfinite(self.values)
+        latest = _write(float(budgets.max()), "step")
+        if not reached.any():
+            return f"no step up to {latest}"
+        if len(reached) == 1:
+            return f"step {_write(float(self.values[0]), 'step')}"
+        found = median_time(np.where(reached, self.values, budgets).tolist(), reached.tolist())
+        value, low, high = (_write(x, "step") if np.isfinite(x) else "not bounded" for x in found)
+        value = f"step {value}" if np.isfinite(found.value) else f"no step up to {latest}"
+        missing = f" ({(~reached).sum()} of {len(reached)} not by {latest})" if not reached.all() else ""
+        return f"{value} [{low}, {high}]{missing}"
+
+
+def fill(template: str, table: pd.DataFrame) -> str:
+    """Return a sentence with its `{name:kind}` filled from columns of a verdict's values, one row a seed."""
+    shown: dict[str, Any] = {}
+    for name in map(str, table):
+        budgets = table[f"{name}{BUDGET}"].tolist() if f"{name}{BUDGET}" in table else None
+        if name not in ("seed", "level") and not name.startswith(PART):
+            shown[name] = Shown(table[name].tolist(), budgets)
+    if not any(np.isfinite(one.values).any() for one in shown.values()):
+        return "Nothing is measured: the runs lack what the statistic reads."
+    try:
+        sentence = template.format_map(shown)
+    except KeyError as error:
+        raise ClaimsError(f"the sentence {template!r} needs {error}; the statistic gives {listed(shown)}") from None
+    if len(table) == 1:
+        return sentence
+    return (
+        f"Over {len(table)} seeds, as median [range], for reached steps Kaplan-Meier median [95 % interval]: {sentence}"
+    )
+
+
+def counted(table: pd.DataFrame) -> str:
+    """Return on how many seeds a claim holds, partly holds and fails, and each of its parts; one row a seed."""
+    n, names = len(table), [name for name in map(str, table) if name.startswith(PART)]
+    titles = {name: name.removeprefix(PART).replace("_", " ") for name in names}
+    if n == 1:
+        said = [f"{title}: {table[name].iloc[0]}" for name, title in titles.items()]
+        return f"on the one seed so far it {table['level'].iloc[0]} ({'; '.join(said)})"
+    holds, partly, fails = (list(table["level"]).count(level) for level in ("holds", "holds partly", "fails"))
+    share = wilson(holds, n)
+    bounds = f"share that holds {_write(share.value, 'share')}, 95 % interval {_write(share.low, 'share')}"
+    words = {name: list(table[name]) for name in names}
+    parts = [f"{titles[name]}: {said.count('yes')} of {n - said.count('undecided')}" for name, said in words.items()]
+    return (
+        f"of {n} seeds it holds on {holds}, holds partly on {partly}, fails on {fails} "
+        f"({bounds} to {_write(share.high, 'share')}; {'; '.join(parts)})"
+    )
+
+
+def gaps(cells: dict[str, dict[int, Any]], wanted: dict[str, dict[str, Any]]) -> str:
+    """Return which runs are missing: cells without any, and seeds that other cells have; empty if none."""
+    seeds = sorted(set().union(*cells.values()))
+    said = []
+    for name, runs in cells.items():
+        lacking = [str(seed) for seed in seeds if seed not in runs]
+        if lacking or not runs:
+            which = f"seed {', '.join(lacking)} of " if runs else ""
+            said.append(f"{which}{name} ({describe(wanted[name])})")
+    return f"Missing runs: {'; '.join(said)}." if said else ""
+
+
+def describe(cell: dict[str, Any]) -> str:
+    """Return the settings of a cell that tell it from others of its source."""
+    said = [f"{name} {cell[name]}".replace("_", " ") for name in SHOWN if cell.get(name) is not None]
+    said += [f"{cell['n_layers']} layers"] if "layernorm" in cell else []
+    said += ["no LayerNorm"] if cell.get("layernorm") is False else []
+    return ", ".join([*said, f"{_write(cell['budget'], 'step')} steps"])
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """Return what there is, and the nearest name to the one given."""
+    names = list(known)
+    close = get_close_matches(given, names, n=1)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"known: {listed(names)}"
+
+
+def listed(names: Iterable[Any]) -> str:
+    """Return names separated by commas."""
+    return ", ".join(map(str, names)) or "none"
+
+
+def _write(value: float, kind: str) -> str:
+    if kind == "share":
+        return f"{100 * value:.3g} %"
+    return (
+        f"{value:,.0f}".replace(",", "\N{NO-BREAK SPACE}") if kind == "step" or abs(value) >= 1000 else f"{value:.3g}"
+    )

@@ -1,0 +1,191 @@
+"""Verdicts: every claim of data/claims.yaml judged from the curves of runs, by the rule that stands beside it.
+
+How seeds and parts become a verdict is said at the top of data/claims.yaml and done here; the statistics are in
+`claim_times`, `claim_weights` and `claim_cycles`. Everything is computed anew from the curves each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from grokcore.claim_cycles import INVARIANCE
+from grokcore.claim_file import Claim as Claim
+from grokcore.claim_file import Judgement
+from grokcore.claim_file import load as load
+from grokcore.claim_times import Parts, Values
+from grokcore.claim_words import BUDGET, PART, counted, fill, gaps, listed, nearest
+from grokcore.claim_words import ClaimsError as ClaimsError
+
+Level = Literal["holds", "holds partly", "fails", "undecided"]
+COLUMNS = ("id", "source", "statement", "verdict", "n_seeds", "n_runs", "measured", "reason", "leaning", "rule_sha256")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the runs say about a claim; `values` has one row a seed, `leaning` is empty unless not settled."""
+
+    id: str
+    source: str
+    statement: str
+    verdict: Judgement
+    measured: str
+    values: pd.DataFrame
+    n_runs: int
+    n_seeds: int
+    run_ids: list[str]
+    reason: str
+    leaning: str
+    rule_sha256: str
+
+
+def evaluate(id: str, curves: pd.DataFrame, path: str | Path | None = None) -> Verdict:
+    """Judge one claim from the curves of any runs (a frame of `grokcore.sweep`); what it needs is selected here.
+
+    Runs that are not there make the claim *not settled*, and `reason` names them. Raises ClaimsError for an unknown
+    claim (with the nearest id) and for a frame without the columns that the claim selects by.
+    """
+    claims = load(path)
+    if id not in claims:
+        raise ClaimsError(f"unknown claim {id!r}; {nearest(id, claims)}")
+    claim = claims[id]
+    cells = {name: select(cell, curves) for name, cell in claim.cells.items()}
+    values = _values(claim, cells)
+    decided = values.loc[values["level"] != "undecided"]
+    ids = sorted({str(runs[seed]["run"].iloc[0]) for runs in cells.values() for seed in decided["seed"]})
+    verdict, tendency = judge(claim, list(decided["level"]))
+    shown = counted(decided) if len(decided) else ""
+    said = [f"{shown[:1].upper()}{shown[1:]}."]
+    if verdict == "not settled":
+        said = [f"{len(decided)} of the {claim.min_seeds} seeds needed can be judged."]
+    if len(decided) < len(values):
+        said.append(f"Undecided on {len(values) - len(decided)} of {len(values)} seeds.")
+    if claim.at_best != "confirmed" and tendency == claim.at_best:
+        said.append(claim.why_capped)
+    return Verdict(
+        id=id,
+        source=claim.source,
+        statement=claim.statement,
+        verdict=verdict,
+        measured=fill(claim.measured, values) if len(values) else "Nothing is measured: no seed has all the runs.",
+        values=values,
+        n_runs=len(ids),
+        n_seeds=len(decided),
+        run_ids=ids,
+        reason=" ".join([*said, gaps(cells, claim.cells)]).strip(),
+        leaning=f"Leans to {tendency}: {shown}." if shown and verdict == "not settled" else "",
+        rule_sha256=claim.rule_sha256,
+    )
+
+
+def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """Return one row a verdict, with what it says in words (the columns `COLUMNS`)."""
+    names = (
+        "id",
+        "source",
+        "statement",
+        "verdict",
+        "n_seeds",
+        "n_runs",
+        "measured",
+        "reason",
+        "leaning",
+        "rule_sha256",
+    )
+    return pd.DataFrame([[getattr(v, name) for name in names] for v in verdicts], columns=pd.Index(names))
+
+
+def with_invariance(curves: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    """Return the curves with what `measures.scale_invariance` measured, as periodic-7 reads it.
+
+    `measured` has columns `run`, `parameter`, `change` (nats). Each parameter becomes a column
+    `invariance:<parameter>`, with a value at the first evaluation of its run.
+    """
+    wide = measured.pivot(index="run", columns="parameter", values="change").add_prefix(INVARIANCE)
+    joined = curves.merge(wide, left_on="run", right_index=True, how="left")
+    joined.loc[joined["run"].duplicated(), list(wide.columns)] = np.nan
+    return joined
+
+
+def select(cell: dict[str, Any], curves: pd.DataFrame) -> dict[int, pd.DataFrame]:
+    """Return, for each seed, the curve of a run that matches a cell, cut at the cell's budget, its `steps` set to it.
+
+    A run matches if its budget is no smaller, all columns named in the cell have its values (None: any) and it
+    reached the cell's budget or overflowed on the way. Of several with one seed the longest is taken. Rows whose
+    weights are not finite are left out. Raises ClaimsError if the frame lacks a column.
+    """
+    budget, wanted = cell["budget"], {k: v for k, v in cell.items() if k != "budget" and v is not None}
+    lacking = [name for name in ("run", "seed", "steps", "step", "status", *wanted) if name not in curves]
+    if lacking:
+        raise ClaimsError(f"the curves lack the columns {', '.join(lacking)}; pass a frame made by grokcore.sweep")
+    ends = curves.drop_duplicates("run", keep="last").to_dict("records")
+    chosen: dict[int, pd.DataFrame] = {}
+    for end in sorted(ends, key=lambda end: (-end["steps"], str(end["run"]))):
+        complete = end["steps"] >= budget and (end["step"] >= budget or end["status"] == "nonfinite")
+        if end["seed"] in chosen or not complete or not all(_same(end[name], wanted[name]) for name in wanted):
+            continue
+        curve = curves.loc[(curves["run"] == end["run"]) & (curves["step"] <= budget)]
+        curve = curve.loc[np.isfinite(curve["weight_norm"].astype(float))].assign(steps=budget)
+        chosen[int(end["seed"])] = curve if end["step"] <= budget else curve.assign(status="finished")
+    return chosen
+
+
+def level(parts: Parts) -> Level:
+    """Return what the parts say about the claim on one seed."""
+    said = list(parts.values())
+    if all(part is None for part in said):
+        return "undecided"
+    if all(part is True for part in said):
+        return "holds"
+    return "holds partly" if any(part is True for part in said) else "fails"
+
+
+def judge(claim: Claim, levels: Sequence[Level]) -> tuple[Judgement, Judgement]:
+    """Return the verdict over the seeds that count, and what it would be if they were enough."""
+    if not levels:
+        return "not settled", "not settled"
+    tendency: Judgement = "partly"
+    if levels.count("holds") >= claim.share * len(levels):
+        tendency = claim.at_best
+    elif levels.count("fails") >= claim.share * len(levels):
+        tendency = "refuted"
+    return (tendency if len(levels) >= claim.min_seeds else "not settled"), tendency
+
+
+def _values(claim: Claim, cells: dict[str, dict[int, pd.DataFrame]]) -> pd.DataFrame:
+    """Return one row for each seed that all cells have: its level, the parts, and what the statistic measured."""
+    rows = []
+    for seed in sorted(set.intersection(*(set(runs) for runs in cells.values()))):
+        parts, values = claim.function({name: runs[seed] for name, runs in cells.items()}, **claim.parameters)
+        if set(parts) != set(claim.parts):
+            raise ClaimsError(
+                f"{claim.id}: {claim.statistic} judges the parts {listed(parts)}; the file names {listed(claim.parts)}"
+            )
+        rows.append({"seed": seed, "level": level(parts), **_columns(parts, values)})
+    return pd.DataFrame(rows) if rows else pd.DataFrame({"seed": [], "level": []})
+
+
+def _columns(parts: Parts, values: Values) -> dict[str, Any]:
+    """Return parts as yes, no or undecided and values as columns; a time has its budget in a second one."""
+    words = {True: "yes", False: "no", None: "undecided"}
+    row: dict[str, Any] = {f"{PART}{name}": words[part] for name, part in parts.items()}
+    for name, value in values.items():
+        if isinstance(value, tuple):
+            row[name], row[f"{name}{BUDGET}"] = value
+        else:
+            row[name] = float(value)
+    return row
+
+
+def _same(have: Any, wanted: Any) -> bool:
+    """Return whether a value of a frame is the one wanted; a float may differ in its last digits, None is nothing."""
+    if have is None or have != have:
+        return False
+    if isinstance(have, str) or isinstance(wanted, str):
+        return have == wanted
+    return bool(np.isclose(float(have), float(wanted), rtol=1e-9, atol=0.0))
