@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from grokcore import __version__, manifest, plan, report, terminal
+from grokcore import __version__, invariance, manifest, plan, report, terminal
 from grokcore.parts import MODELS, OPERATIONS, OPTIMIZERS, SpecError, nearest
 from grokcore.spec import RunSpec, msu, periodic, replace
 from grokcore.store import Record, RecordError, Store
@@ -251,6 +251,7 @@ def _record(given: argparse.Namespace) -> int:
             f"train them first: grokcore report {planned.path.stem} --train"
         )
     packed = store.pack(planned.path.stem, [spec.id for spec in planned.specs])
+    invariance.record(store, planned.specs)
     print(f"recorded {len(packed)} runs in {store.records / planned.path.stem}.parquet")
     return 0
 

@@ -12,13 +12,14 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from grokcore import analysis, claims, plots, style
+from grokcore import analysis, claims, invariance, plots, style
 from grokcore.pages import Page, templates
 from grokcore.spec import msu
-from grokcore.store import Record, repository
+from grokcore.store import Store, repository
 from grokcore.sweep import frame
 
 MARKS = {"confirmed": "✓", "refuted": "✗", "partly": "◐", "not settled": "○"}
+SHOWN = ("status", "step", "weight_norm")  # columns that the claims select by, where nothing is recorded yet
 TITLE = "Grokking, reproduced"
 
 
@@ -32,12 +33,18 @@ class Evidence:
     hours: float
 
 
-def evidence(records: Sequence[Record]) -> Evidence:
+def evidence(store: Store, runs: Sequence[str]) -> Evidence:
     """Return recorded runs as evidence; `hours` is the sum of their own times, as if run one after the
     other."""
+    records = [store.load(run) for run in runs]
+    curves = frame(records) if records else pd.DataFrame(columns=pd.Index([*msu().columns(), *SHOWN]))
+    measured = invariance.recorded(store)
+    measured = measured.loc[measured["run"].isin(curves["run"])]
+    if len(measured):
+        curves = claims.with_invariance(curves, measured)
     steps = sum(int(record.curve["step"].to_numpy().max()) for record in records)
     hours = sum(float(record.provenance["seconds"]) for record in records) / 3600
-    return Evidence(frame(records), len(records), steps, hours)
+    return Evidence(curves, len(records), steps, hours)
 
 
 def grokking_figure(curves: pd.DataFrame) -> tuple[str, str] | None:

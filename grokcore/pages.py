@@ -85,7 +85,7 @@ def title(notebook: Path) -> str:
     for cell in read(notebook).cells:
         match = re.search(r"^#\s+(.+?)\s*$", cell.source, flags=re.M) if cell.cell_type == "markdown" else None
         if match:
-            return match.group(1).replace("`", "")
+            return re.sub(r"`([^`]*)`|\*+([^*`]+)\*+", lambda m: m[1] or m[2], match.group(1))
     return notebook.stem
 
 

@@ -6,7 +6,10 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
-from collections.abc import Sequence
+import linecache
+import sys
+import types
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +75,7 @@ def read(path: Path) -> NotebookNode:
     """Return a notebook as nbformat's version 4; raises NotebookError if the file is none."""
     try:
         return nbformat.read(path, as_version=4)
-    except (OSError, ValueError, AttributeError) as error:
+    except Exception as error:  # nbformat raises nearly anything on a file that is no notebook
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise NotebookError(f"{path.name} cannot be read as a notebook: {reason}") from None
 
@@ -187,12 +190,14 @@ def planned_specs(path: Path, given: dict[str, Any]) -> list[RunSpec]:
     last, injected = tagged(notebook, "specs"), tagged(notebook, "parameters")
     if last is None:
         raise NotebookError(f"{path.name} has no code cell tagged 'specs'; tag the one that builds the list `specs`")
-    names: dict[str, Any] = {"__name__": "__main__"}
-    for index, cell in enumerate(notebook.cells[: last + 1]):
-        if cell.cell_type == "code":
-            _run(path, index, cell.source, names)
-        if index == injected:
-            names.update(given)
+    main = types.ModuleType("__main__")
+    with _in_place_of_main(main, path.name):
+        for index, cell in enumerate(notebook.cells[: last + 1]):
+            if cell.cell_type == "code":
+                _run(path, index, cell.source, vars(main))
+            if index == injected:
+                vars(main).update(given)
+    names = vars(main)
     specs = names.get("specs")
     if not isinstance(specs, list) or not all(isinstance(spec, RunSpec) for spec in specs):
         raise NotebookError(
@@ -201,8 +206,25 @@ def planned_specs(path: Path, given: dict[str, Any]) -> list[RunSpec]:
     return specs
 
 
+@contextlib.contextmanager
+def _in_place_of_main(module: types.ModuleType, name: str) -> Iterator[None]:
+    """Let `module` be `__main__`, with its source at hand, as in a kernel: a user's network is known by its source."""
+    module.__file__ = f"<{name}>"
+    linecache.cache[module.__file__] = (0, None, [], module.__file__)
+    before = sys.modules["__main__"]
+    sys.modules["__main__"] = module
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = before
+
+
 def _run(path: Path, index: int, source: str, names: dict[str, Any]) -> None:
-    code = compile(_parsed(path, index, source), f"{path.name}, cell {index + 1}", "exec")
+    _parsed(path, index, source)
+    file, lines = names["__file__"], linecache.getlines(names["__file__"])
+    code = compile("\n" * len(lines) + source, file, "exec")
+    lines += f"{source}\n".splitlines(keepends=True)
+    linecache.cache[file] = (sum(map(len, lines)), None, lines, file)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             exec(code, names)

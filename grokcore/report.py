@@ -12,9 +12,10 @@ from typing import Any
 
 from grokcore import __version__, front, manifest, pages, pdf, plan
 from grokcore.execute import Executed, execute, require_kernel
+from grokcore.pool import Watch
 from grokcore.spec import RunSpec
 from grokcore.store import Store, repository
-from grokcore.sweep import MissingRuns, Watch, estimate, missing, sweep
+from grokcore.sweep import MissingRuns, estimate, missing, sweep
 
 Say = Callable[[str], None]
 
@@ -173,7 +174,7 @@ def _pages(plans: list[Plan], executed: list[Executed], scale: str, store: Store
     both = zip(executed, plans, strict=True)
     made = [pages.notebook_page(one, planned.specs, scale, __version__) for one, planned in both]
     runs = dict.fromkeys([*store.recorded(), *(spec.id for planned in plans for spec in planned.specs)])
-    found = front.evidence([store.load(run) for run in runs])
+    found = front.evidence(store, list(runs))
     figure = front.grokking_figure(found.curves)
     if figure is not None:
         (site / "grokking.svg").write_text(figure[0] + "\n", encoding="utf-8")

@@ -12,9 +12,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from grokcore import analysis
+from grokcore.pool import Progress, Watch
 from grokcore.report import duration
 from grokcore.store import Record
-from grokcore.sweep import Progress, Watch
 
 BAR = "{percentage:3.0f} %|{bar}| {postfix}"
 

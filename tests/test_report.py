@@ -1,0 +1,295 @@
+"""The report, built from tiny notebooks: planned, trained, executed, rendered, published."""
+
+import html
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from tiny import write_notebook
+
+from grokcore import __version__, claims, manifest, report
+from grokcore.plan import NotebookError
+from grokcore.spec import msu
+from grokcore.store import Store, repository
+from grokcore.sweep import MissingRuns
+
+RUN = "import grokcore as gc\nspecs = [gc.msu(p=5, d_model=8, d_mlp=8, n_heads=2, steps=steps, batch_size=8)]"
+SPEC = msu(p=5, d_model=8, d_mlp=8, n_heads=2, steps=4, batch_size=8)
+FIGURE = """from matplotlib.figure import Figure
+from grokcore import style
+fig = Figure()
+fig.add_subplot().plot([1, 2], [3, 4])
+style.show(fig, alt='A line that rises')"""
+PROSE = """# 1. A *good* `x*y`
+
+Formula $\\alpha = 0.4$; [next](02_bad.ipynb#why), [again](../notebooks/02_bad.ipynb), [gone](09_gone.ipynb),
+[paper](https://arxiv.org/abs/2201.02177).
+
+## What came out
+
+### In detail"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> report.Report:
+    """A report of one notebook that trains a run and one that fails, without a browser on the PATH."""
+    folder = tmp_path_factory.mktemp("report")
+    notebooks = [
+        write_notebook(folder, "01_good", [FIGURE, "len(gc.sweep(specs, train=False))"], specs=RUN, prose=[PROSE]),
+        write_notebook(folder, "02_bad", ["kept = 1", "import math\nmath.sqrt(-kept)", "print('unreached')"]),
+    ]
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(folder))
+        made = report.build(
+            [str(path) for path in notebooks],
+            "smoke",
+            {"steps": 4},
+            "cpu",
+            train=True,
+            out=folder / "out",
+            store=Store(folder / "cache", folder / "records"),
+            say=said.append,
+        )
+    (folder / "said").write_text("\n".join(said))
+    return made
+
+
+def page(built: report.Report, name: str) -> str:
+    return (built.folder / f"{name}.html").read_text(encoding="utf-8")
+
+
+def test_other_pages_are_written_when_one_notebook_fails(built: report.Report) -> None:
+    names = {path.name for path in built.folder.iterdir()}
+    assert names == {"01_good.html", "02_bad.html", "index.html", "assets", "manifest.json"}
+    assert [one.source.stem for one in built.failed] == ["02_bad"]
+    assert manifest.read_manifest(built.folder)["failed"] == ["02_bad"]
+
+
+def test_failure_names_cell_and_cause_without_frames_of_papermill(built: report.Report) -> None:
+    (failed,) = built.failed
+    assert str(failed.failure) == "failed in cell 5 of 6 (`import math`): ValueError: math domain error"
+    text = page(built, "02_bad")
+    assert "This notebook failed" in text and "cell 5 of 6" in text and "ValueError: math domain error" in text
+    assert "math.sqrt(-kept)" in text and "papermill" not in text and "unreached" not in text
+
+
+def test_run_that_is_missing_is_trained_before_and_only_loaded_in_the_notebook(built: report.Report) -> None:
+    said = (built.folder.parent / "said").read_text().splitlines()
+    assert said[0].startswith("training 1 runs, about ") and said[1] == "executing 2 notebooks"
+    assert Store(built.folder.parent / "cache", built.folder.parent / "records").ids() == [SPEC.id]
+    assert re.search(r'<pre class="printed">\d+</pre>', page(built, "01_good"))
+
+
+def test_browser_that_is_missing_costs_the_pdf_alone(built: report.Report) -> None:
+    said = (built.folder.parent / "said").read_text()
+    assert not built.pdf and "neither Chromium nor Chrome" in said and "apt install chromium" in said
+    assert "grokking.pdf" not in page(built, "index")
+
+
+class Loads(HTMLParser):
+    """Collects what a page loads, as against what it links to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = {name: value or "" for name, value in attrs}
+        if tag != "a":
+            self.loaded += [
+                named[name] for name in ("src", "href", "srcset", "data", "poster", "action") if name in named
+            ]
+        self.loaded += re.findall(r"url\(([^)]*)\)", named.get("style", ""))
+
+
+@pytest.mark.parametrize("name", ["index", "01_good", "02_bad"])
+def test_page_loads_nothing_but_what_lies_beside_it(built: report.Report, name: str) -> None:
+    loads = Loads()
+    loads.feed(page(built, name))
+    files = [where for where in loads.loaded if where[0] != "#"]
+    assert sorted(files) == ["assets/mathjax/tex-svg-full.js", "assets/report.css", "assets/report.js"]
+    assert all((built.folder / where).is_file() for where in files)
+    policy = html.unescape(re.findall(r'Policy" content="([^"]*)"', page(built, name))[0])
+    assert policy.startswith("default-src 'none';") and "http" not in policy
+
+
+def test_styles_load_nothing(built: report.Report) -> None:
+    css = (built.folder / "assets" / "report.css").read_text()
+    assert "@import" not in css and "url(" not in css and "http" not in css
+
+
+def test_vendored_mathjax_has_its_licence(built: report.Report) -> None:
+    assets = built.folder / "assets" / "mathjax"
+    assert "Apache License" in (assets / "LICENSE").read_text() and "3.2.2" in (assets / "README.md").read_text()
+    assert (assets / "tex-svg-full.js").stat().st_size > 2_000_000
+
+
+def test_links_to_notebooks_lead_to_their_pages(built: report.Report) -> None:
+    text = page(built, "01_good")
+    assert 'href="02_bad.html#why"' in text and 'href="02_bad.html">again' in text
+    assert ".ipynb" not in text.split('class="colophon"')[0] and 'class="absent">gone' in text
+    assert 'href="https://arxiv.org/abs/2201.02177"' in text
+
+
+def test_every_link_within_the_site_leads_somewhere(built: report.Report) -> None:
+    for name in ("index", "01_good", "02_bad"):
+        for where, fragment in re.findall(r'href="(?!https?:)([^"#]*)(#[^"]*)?"', page(built, name)):
+            target = built.folder / (where or f"{name}.html")
+            assert target.is_file(), (name, where)
+            if fragment and fragment != "#why":
+                assert f'id="{fragment[1:]}"' in target.read_text(encoding="utf-8"), (name, where, fragment)
+
+
+def test_navigation_has_all_pages_their_contents_and_neighbours(built: report.Report) -> None:
+    text = page(built, "01_good")
+    assert re.findall(r'<a href="(\w+\.html)"', text.split("<main")[0]) == [
+        "index.html",
+        "index.html",
+        "01_good.html",
+        "02_bad.html",
+    ]
+    assert 'aria-current="page">1. A good x*y</a>' in text
+    assert re.findall(r'class="level-(\d)"><a href="#([^"]+)"', text) == [("2", "What-came-out"), ("3", "In-detail")]
+    assert 'rel="prev" href="index.html"' in text and 'rel="next" href="02_bad.html"' in text
+    assert 'rel="prev"' not in page(built, "index") and 'rel="next"' not in page(built, "02_bad")
+
+
+def test_code_is_folded_and_figures_are_inline_with_their_words(built: report.Report) -> None:
+    text = page(built, "01_good")
+    assert text.count('<details class="code">') == 5 and "<details open" not in text and 'id="show-code"' in text
+    assert (
+        'aria-label="A line that rises"' in text and "<title>A line that rises</title>" in text and 'role="img"' in text
+    )
+    assert "<img" not in text and "<?xml" not in text
+
+
+def test_colophon_says_parameters_runs_and_version(built: report.Report) -> None:
+    foot = page(built, "01_good").split('class="colophon"')[1]
+    assert "<code>steps = 4</code>" in foot and f"<code>{SPEC.id}</code>" in foot and f"grokcore {__version__}" in foot
+
+
+def test_front_page_has_a_verdict_in_words_for_every_claim(built: report.Report) -> None:
+    text = page(built, "index")
+    rows = re.findall(r'<tr id="([^"]+)">(.*?)</tr>', text, flags=re.S)
+    assert [name for name, _ in rows] == list(claims.load())
+    for name, row in rows:
+        assert re.search(
+            r'<span class="mark" aria-hidden="true">[✓✗◐○]</span>(confirmed|refuted|partly|not settled)', row
+        ), name
+    assert "<dd>1</dd>" in text and "<dd>4</dd>" in text  # the runs and the steps of the store
+    assert "Исследование эффекта гроккинга" in text and "机器学习数学导引" in text
+    unexamined = set(re.findall(r"<strong>([a-z]+-\d+)</strong>", text))
+    assert len(unexamined | set(claims.load())) == 44 and not unexamined & set(claims.load())
+
+
+def test_nothing_half_written_is_left(built: report.Report) -> None:
+    left = {path.name for path in built.folder.parent.iterdir()}
+    assert left == {"01_good.ipynb", "02_bad.ipynb", "out", "cache", "said"}
+    assert not [path for path in built.folder.rglob("*") if path.name.startswith(".")]
+
+
+def test_missing_runs_are_counted_and_nothing_is_written(tmp_path: Path, store: Store) -> None:
+    path = write_notebook(tmp_path, "n", specs=RUN.replace("]", ", gc.msu()]"))
+    with pytest.raises(MissingRuns, match="2 runs are not recorded.*hours.*--train") as error:
+        report.build([path], "smoke", out=tmp_path / "out", store=store)
+    assert [spec.task.p for spec in error.value.specs] == [5, 97] and not (tmp_path / "out").exists()
+
+
+def test_missing_kernel_is_said_before_anything_is_trained(tmp_path: Path, store: Store) -> None:
+    path = write_notebook(tmp_path, "n", specs=RUN)
+    with pytest.raises(
+        NotebookError, match=r"kernel 'no-such-kernel' is not installed \(there is: .*pip install ipykernel"
+    ):
+        report.build([path], "smoke", train=True, out=tmp_path / "out", store=store, kernel="no-such-kernel")
+    assert not store.ids() and not (tmp_path / "out").exists()
+
+
+def test_wrong_parameter_is_refused_in_every_notebook_named(tmp_path: Path, store: Store) -> None:
+    paths = [write_notebook(tmp_path, "a"), write_notebook(tmp_path, "b", parameters="other: int = 1")]
+    with pytest.raises(NotebookError, match="b.ipynb has no parameter 'steps'"):
+        report.build(paths, "smoke", {"steps": 3}, out=tmp_path / "out", store=store)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return (
+        not Path(f"/proc/{pid}/stat").exists() or Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[0] != "Z"
+    )
+
+
+def test_interrupt_ends_the_kernels_and_leaves_nothing(tmp_path: Path) -> None:
+    cell = "import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(300)"
+    path = write_notebook(tmp_path, "n", [cell])
+    command = [
+        sys.executable,
+        "-m",
+        "grokcore.cli",
+        "report",
+        str(path),
+        "--scale",
+        "smoke",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    environment = {**os.environ, "GROKCORE_CACHE": str(tmp_path / "cache")}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text() != "")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130 and "interrupted" in errors and "Traceback" not in errors
+    wait_for(lambda: not alive(int((tmp_path / "pid").read_text())), 10)
+    assert {path.name for path in tmp_path.iterdir()} == {"n.ipynb", "pid"}
+
+
+def test_published_report_was_made_from_the_records_beside_it() -> None:
+    told = manifest.read_manifest(repository() / "reports")
+    assert manifest.stale(repository() / "reports") == []
+    assert told["scale"] == "paper" and not told["settings"]
+    assert told["notebooks"] == sorted(path.stem for path in (repository() / "notebooks").glob("*.ipynb"))
+    assert {"index.html", "grokking.pdf", "grokking.svg"} <= told["files"].keys()
+
+
+def test_published_report_is_where_the_recorded_one_goes_and_others_are_drafts() -> None:
+    assert report.default_folder(None, "paper", None, False) == repository() / "reports"
+    for given in (
+        (["a"], "paper", None, False),
+        (None, "smoke", None, False),
+        (None, "paper", {"p": 3}, False),
+        (None, "paper", None, True),
+    ):
+        assert report.default_folder(*given) == repository() / "drafts"
+
+
+def test_times_are_said_as_a_person_would() -> None:
+    assert [report.duration(s) for s in (0.4, 59.4, 60, 3569, 3600, 11_100)] == [
+        "0 s",
+        "59 s",
+        "1 min",
+        "59 min",
+        "1 h 00 min",
+        "3 h 05 min",
+    ]
+
+
+def test_manifest_json_is_readable(built: report.Report) -> None:
+    told = json.loads((built.folder / "manifest.json").read_text())
+    assert told["settings"] == {"steps": 4} and told["scale"] == "smoke" and "data/claims.yaml" in told["inputs"]
