@@ -1,7 +1,7 @@
 """grokcore: train many tiny networks at once, record what was measured, and answer claims about grokking.
 
-Everything a notebook needs is one attribute away (`import grokcore as gc; gc.sweep([gc.msu()])`); modules load when first used,
-so that a report made from records never loads torch.
+Everything a notebook needs is one attribute away (`import grokcore as gc; gc.sweep([gc.msu()])`); modules load when
+first used, so that a report made from records never loads torch.
 """
 
 from importlib import import_module
@@ -25,7 +25,7 @@ _HOME = {
     **dict.fromkeys(("missing", "estimate", "MissingRuns"), "sweep"),
     **dict.fromkeys(("summary",), "analysis"),
 }
-# Bound at once: the function would otherwise give way to the module of its name, the first time that module is imported.
+# Bound at once: the function would otherwise give way to the module of its name when that is first imported.
 from grokcore.sweep import sweep as sweep  # noqa: E402
 
 _MODULES = ("analysis", "claims", "measures", "plots", "stats")

@@ -18,7 +18,7 @@ def row_losses(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def batch_measures(logits: Tensor, labels: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean loss and accuracy `[R]` of a padded batch; `weight` `[R, N]` is 1/(examples that count), 0 for padding."""
+    """Return mean loss and accuracy `[R]` of a padded batch; `weight` `[R, N]` is 1/(its size), 0 for padding."""
     loss = (row_losses(logits, labels) * weight).sum(1)
     with torch.no_grad():
         accuracy = ((logits.argmax(-1) == labels) * weight).sum(1)
@@ -26,7 +26,7 @@ def batch_measures(logits: Tensor, labels: Tensor, weight: Tensor) -> tuple[Tens
 
 
 def norms(flat: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the L2 norms `[R]` of flat vectors `[R, P]`, whole and over the subset that `mask` `[P]` marks (NaN without one)."""
+    """Return the L2 norms `[R]` of vectors `[R, P]`, whole and over the subset `mask` `[P]` marks (NaN without)."""
     square = flat * flat  # a product: `square` and `pow` are ten times slower on a CPU
     whole = square.sum(1).sqrt()
     return whole, torch.full_like(whole, torch.nan) if mask is None else (square @ mask).sqrt()
@@ -42,13 +42,22 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, values, 0).sum(1) / mask.sum(1)
 
 
+def split_means(values: dict[str, Tensor], train: Tensor) -> dict[str, Tensor]:
+    """Return `train_<name>` and `val_<name>` `[R]`: means of values `[R, rows]` over each set, `train` marks one."""
+    masks = {"train": train, "val": ~train}
+    return {
+        f"{part}_{name}": masked_mean(value, mask) for part, mask in masks.items() for name, value in values.items()
+    }
+
+
 @torch.no_grad()
 def scale_invariance(spec: RunSpec, factor: float = 2.0) -> pd.DataFrame:
     """Measure how far log p(y|x) moves when weights are multiplied by `factor`, at initialisation, in float64.
 
-    Returns a row a weight tensor, and the rows "scale-invariant subset" and "all weights": columns `parameter`, `n_weights`,
-    `change` (largest absolute change of a log-probability over the whole table) and `scale_invariant` (in the declared subset).
-    A change is relative to none (0): LayerNorm's eps alone leaves about 1e-5. Source: `periodic`, section 1.
+    Returns a row a weight tensor, and the rows "scale-invariant subset" and "all weights": columns `parameter`,
+    `n_weights`, `change` (largest absolute change of a log-probability over the whole table) and `scale_invariant`
+    (in the declared subset). A change is relative to none (0): LayerNorm's eps alone leaves about 1e-5. Source:
+    `periodic`, section 1.
     """
     model = models.build(spec.model_copy(update={"precision": "float64"}))
     tokens = torch.from_numpy(tasks.table(spec.task)[0])
@@ -65,7 +74,5 @@ def scale_invariance(spec: RunSpec, factor: float = 2.0) -> pd.DataFrame:
         changed = {key: value * factor if key in scaled else value for key, value in weights.items()}
         change = (functional_call(model, changed, (tokens,)).log_softmax(-1) - reference).abs().max().item()
         size = sum(weights[key].numel() for key in scaled)
-        rows.append(
-            {"parameter": name, "n_weights": size, "change": change, "scale_invariant": scaled <= subset}
-        )
+        rows.append({"parameter": name, "n_weights": size, "change": change, "scale_invariant": scaled <= subset})
     return pd.DataFrame(rows)

@@ -1,8 +1,8 @@
 """The networks of the sources as plain single-run modules, and the construction of a user's own.
 
-First-token sharing: in an operation table there are only p different first tokens, and under a causal mask the state at position 0
-depends on nothing else. With `share=True` that position is computed once a token, not once an example, and the first block's
-projections once a token at every position: the same function, in less than half the arithmetic.
+First-token sharing: in an operation table there are only p different first tokens, and under a causal mask the state
+at position 0 depends on nothing else. With `share=True` that position is computed once a token, not once an example,
+and the first block's projections once a token at every position: the same function, in less than half the arithmetic.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from grokcore.spec import RunSpec
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, n_heads: int) -> Tensor:
-    """Attend from the last S of T positions: q `[N, S, D]`, k and v `[N, T, D]` → `[N, S, D]`; position t sees t and before."""
+    """Attend causally from the last S of T positions: q `[N, S, D]`, k and v `[N, T, D]` → `[N, S, D]`."""
     (n, s, d), t = q.shape, k.shape[1]
     q, k, v = (x.reshape(n, -1, n_heads, d // n_heads) for x in (q, k, v))
     scores = (q[:, :, None] * k[:, None]).sum(-1) / math.sqrt(d // n_heads)  # [N, S, T, H]
@@ -30,12 +30,11 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, n_heads: int) -> Tensor:
     return (scores.softmax(dim=2)[..., None] * v[:, None]).sum(2).reshape(n, s, d)
 
 
-def run_blocks(
-    blocks: nn.ModuleList, W_E: Tensor, W_pos: Tensor, tokens: Tensor, n_heads: int, share: bool
-) -> Tensor:
+def run_blocks(blocks: Any, W_E: Tensor, W_pos: Tensor, tokens: Tensor, n_heads: int, share: bool) -> Tensor:
     """Run causal blocks over tokens `[N, T]` and return the residual stream at the last position `[N, D]`.
 
-    A block has `project(x)` (queries, keys and values of what it reads) and `finish(x, mixed)` (what follows attention).
+    Each of the `nn.ModuleList` blocks has `project(x)` (queries, keys and values of what it reads) and
+    `finish(x, mixed)` (what follows attention).
     """
     last = len(blocks) - 1
     if share:
@@ -66,7 +65,7 @@ def run_blocks(
 
 
 class GrokformerBlock(nn.Module):
-    """Attention and MLP, LayerNorm after each sum, biases everywhere, initialised as `torch.nn.TransformerEncoderLayer`."""
+    """Attention and MLP, LayerNorm after each sum, biases; initialised as `torch.nn.TransformerEncoderLayer`."""
 
     def __init__(self, d_model: int, d_mlp: int) -> None:
         super().__init__()
@@ -90,8 +89,9 @@ class GrokformerBlock(nn.Module):
 class Grokformer(nn.Module):
     """The source `msu`'s network, after public code with its class name and call (Power et al. 2022, section 3).
 
-    One table N(0, 1) of p + 4 rows holds p + 2 tokens (two are never used) and T positions; the output at the last position times
-    the token rows gives p + 2 logits. All blocks start as copies of the first, as `torch.nn.TransformerEncoder` makes them.
+    One table N(0, 1) of p + 4 rows holds p + 2 tokens (two are never used) and T positions; the output at the last
+    position times the token rows gives p + 2 logits. All blocks start as copies of the first, as
+    `torch.nn.TransformerEncoder` makes them.
     """
 
     shares_first_token = True
@@ -101,9 +101,7 @@ class Grokformer(nn.Module):
         super().__init__()
         self.n_heads, self.n_tokens = config.n_heads, task.p + 2
         self.W_E = nn.Parameter(torch.randn(self.n_tokens + task.n_operands, config.d_model))
-        self.blocks = nn.ModuleList(
-            GrokformerBlock(config.d_model, config.d_mlp) for _ in range(config.n_layers)
-        )
+        self.blocks = nn.ModuleList(GrokformerBlock(config.d_model, config.d_mlp) for _ in range(config.n_layers))
         for block in self.blocks:
             block.load_state_dict(self.blocks[0].state_dict())
 
@@ -131,9 +129,7 @@ class PeriodicBlock(nn.Module):
         nn.init.zeros_(self.W_out.bias)
 
     def project(self, x: Tensor) -> Tensor:
-        return F.linear(
-            self.norm_attention(x), torch.cat([self.W_Q.weight, self.W_K.weight, self.W_V.weight])
-        )
+        return F.linear(self.norm_attention(x), torch.cat([self.W_Q.weight, self.W_K.weight, self.W_V.weight]))
 
     def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
         x = x + self.W_O(mixed)
@@ -141,11 +137,12 @@ class PeriodicBlock(nn.Module):
 
 
 class PeriodicTransformer(nn.Module):
-    """The source `periodic`'s network: causal, untied, weights N(0, 1/d_model), biases only in the MLP and zero at first.
+    """The source `periodic`'s network: causal, untied, weights N(0, 1/d_model), biases in the MLP alone, zero at first.
 
-    The source names the places of its LayerNorms but not their side of the sublayers; before each sublayer is our choice.
-    `scale_invariant` names the weights that can be multiplied together by any C > 0 without changing the function: all that is
-    written into the residual stream (which is always read through a LayerNorm), and the MLP's first layer.
+    The source names the places of its LayerNorms but not their side of the sublayers; before each sublayer is our
+    choice. `scale_invariant` names the weights that can be multiplied together by any C > 0 without changing the
+    function: all that is written into the residual stream (which is always read through a LayerNorm), and the MLP's
+    first layer.
     """
 
     shares_first_token = True
@@ -157,9 +154,7 @@ class PeriodicTransformer(nn.Module):
         self.W_E = nn.Parameter(torch.randn(task.p, d) / math.sqrt(d))
         self.W_pos = nn.Parameter(torch.randn(task.n_operands, d) / math.sqrt(d))
         self.blocks = nn.ModuleList(PeriodicBlock(config) for _ in range(config.n_layers))
-        self.norm_final = (
-            nn.LayerNorm(d, elementwise_affine=config.affine) if config.layernorm else nn.Identity()
-        )
+        self.norm_final = nn.LayerNorm(d, elementwise_affine=config.affine) if config.layernorm else nn.Identity()
         self.W_U = nn.Linear(d, task.p, bias=False)
         nn.init.normal_(self.W_U.weight, std=1 / math.sqrt(d))
         invariant = ("W_O.weight", "W_in.weight", "W_in.bias", "W_out.weight", "W_out.bias")
@@ -172,16 +167,14 @@ class PeriodicTransformer(nn.Module):
 
     def forward(self, tokens: Tensor, share: bool = False) -> Tensor:
         """Map tokens `[N, T]` to logits `[N, p]`."""
-        return self.W_U(
-            self.norm_final(run_blocks(self.blocks, self.W_E, self.W_pos, tokens, self.n_heads, share))
-        )
+        return self.W_U(self.norm_final(run_blocks(self.blocks, self.W_E, self.W_pos, tokens, self.n_heads, share)))
 
 
 def user_model(module_class: type[nn.Module], **arguments: Any) -> UserModelConfig:
-    """Return the specification of a user's own module: `module_class(**arguments)` maps tokens `[N, T]` to logits `[N, V ≥ p]`.
+    """Return the specification of a user's module: `module_class(**arguments)`, tokens `[N, T]` to logits `[N, V ≥ p]`.
 
-    It may be defined in a notebook cell. Its identity is its source and its arguments, which have to be plain JSON values.
-    Raises SpecError if the source cannot be read.
+    It may be defined in a notebook cell. Its identity is its source and its arguments, which have to be plain JSON
+    values. Raises SpecError if the source cannot be read.
     """
     try:
         source = inspect.getsource(module_class)
@@ -197,7 +190,8 @@ def user_model(module_class: type[nn.Module], **arguments: Any) -> UserModelConf
 def build(spec: RunSpec) -> nn.Module:
     """Return the initialised network of a run on the CPU: a function of the run's initialisation seed alone.
 
-    Raises SpecError for a user's module whose class is not at hand or which draws random numbers in training (dropout).
+    Raises SpecError for a user's module whose class is not at hand or which draws random numbers in training
+    (dropout).
     """
     config = spec.model
     with torch.random.fork_rng(devices=[]):
@@ -208,7 +202,8 @@ def build(spec: RunSpec) -> nn.Module:
             model = PeriodicTransformer(config, spec.task)
         elif config.module_class is None:
             raise SpecError(
-                f"model {config.class_name!r} was read from a record; to train it give grokcore.user_model({config.class_name}, …)"
+                f"the class of model {config.class_name!r} is not at hand (the run was read from a record): "
+                f"give grokcore.user_model({config.class_name}, …)"
             )
         else:
             model = config.module_class(**config.arguments)

@@ -1,7 +1,8 @@
-"""Optimizer updates on flat weights `[R, P]`, every hyperparameter a column `[R, 1]`: one set a run in the same program.
+"""Optimizer updates on flat weights `[R, P]`, every hyperparameter a column `[R, 1]`: one set a run.
 
-Each follows the formulas of its namesake in `torch.optim`. What depends on the step number alone (learning rate under warm-up, bias
-corrections) is computed on the host in float64 for many steps at once, so that a step itself asks the host for nothing.
+Each follows the formulas of its namesake in `torch.optim`. What depends on the step number alone (learning rate under
+warm-up, bias corrections) is computed on the host in float64 for many steps at once, so that a step itself asks the
+host for nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def init_state(name: str, theta: Tensor) -> State:
 
 
 def hyperparameters(specs: Sequence[RunSpec], start: int, stop: int) -> dict[str, np.ndarray]:
-    """Return every scalar of the update for steps start..stop-1 as float64 `[K, R, 1]`; step 0 of a warm-up has learning rate 0."""
+    """Return the scalars of the update for steps start..stop-1, float64 `[K, R, 1]`; a warm-up starts at rate 0."""
     t = np.arange(start, stop, dtype=np.float64)[:, None, None]
 
     def column(field: str, item: int | None = None) -> np.ndarray:
@@ -57,7 +58,7 @@ def hyperparameters(specs: Sequence[RunSpec], start: int, stop: int) -> dict[str
 
 
 def update(name: str, theta: Tensor, grad: Tensor, state: State, h: dict[str, Tensor]) -> None:
-    """Advance the weights theta `[R, P]` and the state in place by one step; `h` holds the scalars `[R, 1]` of this step."""
+    """Advance weights theta `[R, P]` and state by one step, in place; `h` holds the scalars `[R, 1]` of this step."""
     if name == "adamw":
         theta.mul_(h["keep"])
     else:

@@ -74,8 +74,8 @@ def is_prime(n: int) -> bool:
 class Task(Part):
     """The full table of an operation x∘y = c (or x₁+…+x_K = c), from which a run learns a part.
 
-    `p` is the modulus (for S₅ the number of permutations, 120); `y_min` the smallest second operand
-    (1 leaves out zero: always so for x/y); `n_operands` > 2 only for the sum; `table[x][y]` the answers of a user's own operation.
+    `p` is the modulus (for S₅ the number of permutations, 120); `y_min` the smallest second operand (1 leaves out
+    zero: always so for x/y); `n_operands` > 2 only for the sum; `table[x][y]` the answers of a user's own operation.
     """
 
     operation: str = "x*y"
@@ -121,9 +121,7 @@ class Task(Part):
                 f"the table would have {self.n_rows} rows, at most {MAX_ROWS} are possible: lower p or n_operands"
             )
         if (self.table is None) == (operation == "custom"):
-            raise ValueError(
-                "table goes with operation='custom', and only with it: see grokcore.operation_from"
-            )
+            raise ValueError("table goes with operation='custom', and only with it: see grokcore.operation_from")
         if self.table is not None:
             self._check_table(self.table)
         return self
@@ -173,9 +171,7 @@ class PeriodicConfig(Part):
     @model_validator(mode="after")
     def _heads_divide(self) -> PeriodicConfig:
         if self.affine and not self.layernorm:
-            raise ValueError(
-                "affine=True changes nothing without LayerNorm: leave it out or set layernorm=True"
-            )
+            raise ValueError("affine=True changes nothing without LayerNorm: leave it out or set layernorm=True")
         return _check_heads(self)
 
 

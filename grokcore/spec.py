@@ -45,9 +45,9 @@ def _by_name(field: str, value: Any, known: dict[str, type[Part]]) -> Any:
 class RunSpec(Part):
     """One training run: task, model, optimizer, and how it is split, batched, seeded and ended.
 
-    `alpha` is the fraction of the table that is trained on, `steps` the budget in optimizer steps. `early_stop` ends the run
-    that many steps after validation accuracy reached 99 %, if it stayed there. Split, initial weights and batch order derive
-    from `seed` unless they have a seed of their own.
+    `alpha` is the fraction of the table that is trained on, `steps` the budget in optimizer steps. `early_stop` ends
+    the run that many steps after validation accuracy reached 99 %, if it stayed there. Split, initial weights and
+    batch order derive from `seed` unless they have a seed of their own.
     """
 
     task: Task = Field(default_factory=Task)
@@ -110,12 +110,9 @@ class RunSpec(Part):
             operation += ":" + hashlib.sha256(json.dumps(task.table).encode()).hexdigest()[:6]
         model = self.model.class_name if isinstance(self.model, UserModelConfig) else self.model.name
         part = {
-            name: getattr(self.model, name, None)
-            for name in ("n_layers", "d_model", "d_mlp", "layernorm", "affine")
+            name: getattr(self.model, name, None) for name in ("n_layers", "d_model", "d_mlp", "layernorm", "affine")
         }
-        steps = {
-            name: getattr(self.optimizer, name, None) for name in ("lr", "weight_decay", "momentum", "warmup")
-        }
+        steps = {name: getattr(self.optimizer, name, None) for name in ("lr", "weight_decay", "momentum", "warmup")}
         return {
             "run": self.id,
             **{"operation": operation, "p": task.p, "y_min": task.y_min, "n_operands": task.n_operands},
@@ -156,9 +153,7 @@ def replace(spec: RunSpec, **changes: Any) -> RunSpec:
             *RunSpec.model_fields,
             *(key for part in parts for key in type(part).model_fields if key != "name"),
         ]
-        raise SpecError(
-            f"this run has no field {next(iter(changes))!r}; {nearest(next(iter(changes)), known)}"
-        )
+        raise SpecError(f"this run has no field {next(iter(changes))!r}; {nearest(next(iter(changes)), known)}")
     return RunSpec(**values)
 
 
@@ -174,7 +169,7 @@ def msu(operation: str = "x*y", **changes: Any) -> RunSpec:
 
 
 def periodic(n_layers: int = 2, **changes: Any) -> RunSpec:
-    """Return a run at the settings of the source `periodic`: x+y mod 97, SGD 0.1 with decay 1e-3; 40 000 steps are ours."""
+    """Return a run at the settings of the source `periodic`: x+y mod 97, SGD; the budget of 40 000 steps is ours."""
     spec = RunSpec(
         task=Task(operation="x+y"),
         model=PeriodicConfig(n_layers=n_layers),

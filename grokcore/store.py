@@ -1,7 +1,8 @@
 """Recorded runs: one file a run in the working cache, one Parquet file an experiment in the committed records.
 
-A record is a specification, its curve, how the run ended and where it comes from; its checksum covers all but the last. Files are
-written beside their final name and moved into place, so that an interruption leaves the old file or the new one, never a part.
+A record is a specification, its curve, how the run ended and where it comes from; its checksum covers all but the
+last. Files are written beside their final name and moved into place, so that an interruption leaves the old file or
+the new one, never a part.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file, save_file
 
@@ -29,12 +31,12 @@ KEY = b"grokcore"
 
 
 class RecordError(RuntimeError):
-    """A record that is missing, damaged or does not belong to its specification; the message names the file and the run."""
+    """A record that is missing, damaged or not of its specification; the message names the file and the run."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """A recorded run: `curve` has one row an evaluation, `provenance` the versions, device, date, commit and seconds."""
+    """A recorded run: `curve` has a row an evaluation, `provenance` versions, device, date, commit and seconds."""
 
     spec: RunSpec
     curve: pd.DataFrame
@@ -55,18 +57,14 @@ class Record:
         return {**parts, "columns": list(self.curve.columns), "sha256": self.checksum}
 
 
-def make_record(
-    spec: RunSpec, curve: Mapping[str, np.ndarray], status: str, provenance: dict[str, Any]
-) -> Record:
+def make_record(spec: RunSpec, curve: Mapping[str, np.ndarray], status: str, provenance: dict[str, Any]) -> Record:
     """Return a record whose curve has the precision of the files: int32 steps and float32 measures."""
-    columns = {
-        name: values.astype(np.int32 if name == "step" else np.float32) for name, values in curve.items()
-    }
+    columns = {name: values.astype(np.int32 if name == "step" else np.float32) for name, values in curve.items()}
     return Record(spec, pd.DataFrame(columns), status, provenance)
 
 
 def repository() -> Path:
-    """Return the root of the repository: the nearest folder above this package that has `pyproject.toml`, else the current folder."""
+    """Return the root of the repository: the folder above this package with the notebooks, else the current one."""
     for folder in Path(__file__).resolve().parents:
         if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
             return folder
@@ -74,7 +72,7 @@ def repository() -> Path:
 
 
 class Store:
-    """The runs at hand: `cache` (one file a run, written by sweeps) and `records` (committed, one file an experiment)."""
+    """The runs at hand: `cache` (a file a run, written by sweeps) and `records` (committed, a file an experiment)."""
 
     def __init__(self, cache: str | Path | None = None, records: str | Path | None = None) -> None:
         data = repository() / "data"
@@ -98,9 +96,7 @@ class Store:
 
     def recorded(self) -> dict[str, str]:
         """Return the experiment that holds each recorded run, by run id."""
-        return {
-            run: experiment for experiment in reversed(self.experiments()) for run in self.headers(experiment)
-        }
+        return {run: experiment for experiment in reversed(self.experiments()) for run in self.headers(experiment)}
 
     def ids(self) -> list[str]:
         """Return the ids of all runs at hand, recorded ones first."""
@@ -111,7 +107,7 @@ class Store:
         ]
 
     def load(self, run: str) -> Record:
-        """Return a run from the records, else from the cache; raises RecordError if it is not there or fails its checks."""
+        """Return a run from the records, else the cache; raises RecordError if it is absent or fails its checks."""
         experiment = self.recorded().get(run)
         if experiment is not None:
             return self._from_experiment(experiment, run)
@@ -133,15 +129,17 @@ class Store:
         """Write a run into the cache, and weights by step and name beside it, each file whole or not at all."""
         self.cache.mkdir(parents=True, exist_ok=True)
         if weights:
-            flat = {
-                f"{step}/{name}": value for step, named in weights.items() for name, value in named.items()
-            }
+            flat = {f"{step}/{name}": value for step, named in weights.items() for name, value in named.items()}
             with _replacing(self._path(record.spec.id).with_suffix(".safetensors")) as path:
                 save_file(flat, path)
         table = pa.Table.from_pandas(record.curve, preserve_index=False)
         table = table.replace_schema_metadata({KEY: json.dumps(record.header()).encode()})
         with _replacing(self._path(record.spec.id)) as path:
             _write(table, path)
+
+    def has_weights(self, run: str) -> bool:
+        """Tell whether weights of a run were kept."""
+        return self._path(run).with_suffix(".safetensors").is_file()
 
     def weights(self, run: str) -> dict[int, dict[str, np.ndarray]]:
         """Return the weights kept of a run, by step and name."""
@@ -159,7 +157,7 @@ class Store:
         return out
 
     def pack(self, experiment: str, runs: Sequence[str]) -> list[str]:
-        """Write runs as a recorded experiment (Parquet and JSON), leaving out those another one holds; return the ids written."""
+        """Write runs as a recorded experiment, but for those another one holds; return the ids written."""
         elsewhere = {run for run, other in self.recorded().items() if other != experiment}
         records = [self.load(run) for run in dict.fromkeys(runs) if run not in elsewhere]
         if not records:
@@ -185,7 +183,7 @@ class Store:
                 self._tables[experiment] = pq.read_table(path)
         table = self._tables[experiment]
         with _damage(path):
-            rows = table.filter(pa.compute.equal(table["run"], run))
+            rows = table.filter(pc.field("run") == run)
         return _checked(path, run, rows, self.headers(experiment)[run])
 
 
@@ -231,4 +229,5 @@ def _replacing(path: Path) -> Iterator[Path]:
 def _write(table: pa.Table, path: Path) -> None:
     keys = [name for name in table.column_names if name in ("run", "step")]
     floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
-    pq.write_table(table, path, compression="zstd", use_dictionary=keys, use_byte_stream_split=floats)
+    options: dict[str, Any] = {"use_dictionary": keys, "use_byte_stream_split": floats}
+    pq.write_table(table, path, compression="zstd", **options)

@@ -16,9 +16,7 @@ Ints = NDArray[np.int64]
 
 def inverse(y: Ints, p: int) -> Ints:
     """Return the inverses of y modulo the prime p, and 0 for 0, by Fermat's little theorem (y^(p-2))."""
-    return np.array([pow(int(value), p - 2, p) if value % p else 0 for value in range(p)], dtype=np.int64)[
-        y % p
-    ]
+    return np.array([pow(int(value), p - 2, p) if value % p else 0 for value in range(p)], dtype=np.int64)[y % p]
 
 
 def _sine(x: Ints, y: Ints, p: int) -> Ints:
@@ -77,7 +75,7 @@ def table(task: Task) -> tuple[Ints, Ints]:
 
 
 def operation_from(function: Callable[[int, int], int], p: int, y_min: int = 0) -> Task:
-    """Return the task of a user's own operation: `function(x, y)` for x in 0..p-1 and y in y_min..p-1, answers in 0..p-1.
+    """Return the task of a user's operation: `function(x, y)` for x in 0..p-1, y in y_min..p-1, answers in 0..p-1.
 
     The task is identified by its table alone. Raises SpecError for an answer that is out of range or not an integer.
     """
@@ -90,7 +88,7 @@ def operation_from(function: Callable[[int, int], int], p: int, y_min: int = 0) 
                     f"the operation gave {answer!r} for x = {x}, y = {y}; expected an integer from 0 to {p - 1}"
                 )
         rows.append(tuple(int(answer) for answer in row))
-    return Task(operation="custom", p=p, y_min=y_min, table=tuple(rows))
+    return Task(operation="custom", p=p, y_min=1 if y_min else 0, table=tuple(rows))
 
 
 def _permutation(seed: int, epoch: int, n: int) -> Ints:
@@ -99,7 +97,7 @@ def _permutation(seed: int, epoch: int, n: int) -> Ints:
 
 
 def split(spec: RunSpec) -> tuple[Ints, Ints]:
-    """Return the row numbers of the training and of the validation set: all rows shuffled, the first int(α·N) are for training."""
+    """Return row numbers of the training and the validation set: all rows shuffled, the first int(α·N) train."""
     order = _permutation(spec.derived_seed("split"), 0, spec.task.n_rows)
     return order[: spec.n_train], order[spec.n_train :]
 
@@ -110,9 +108,10 @@ def steps_per_epoch(spec: RunSpec) -> int:
 
 
 def batches(spec: RunSpec, start: int, stop: int) -> tuple[Ints, Ints]:
-    """Return the training rows of steps start..stop-1 as row numbers `[K, batch]`, and how many of each line count `[K]`.
+    """Return row numbers of the batches of steps start..stop-1, `[K, batch]`, and how many of each count, `[K]`.
 
-    Every epoch is a new permutation of the training rows, cut in order; the ragged last batch is padded with row 0 of the table.
+    Every epoch is a new permutation of the training rows, cut in order; the ragged last batch is padded with row 0 of
+    the table.
     """
     train_rows, _ = split(spec)
     per_epoch, size = steps_per_epoch(spec), min(spec.batch_size, spec.n_train)

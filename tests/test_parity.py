@@ -1,4 +1,4 @@
-"""A run is the same alone or beside others, shared or not, and equals a plain loop of torch's own parts on the same batches."""
+"""A run is the same alone or beside others, shared or not, and equals a plain loop of torch's own parts."""
 
 import math
 from dataclasses import replace as dataclass_replace
@@ -27,7 +27,7 @@ SGD_RUN = periodic(
 )
 ADAMW_RUN = msu(p=11, d_model=16, d_mlp=32, steps=40, batch_size=32, alpha=0.4, precision="float64", lr=0.003)
 # float64 and 40 steps: sums over examples are formed in another order, nothing else differs.
-TOLERANCE = {"rtol": 1e-8, "atol": 1e-9}
+RTOL, ATOL = 1e-8, 1e-9
 
 
 def run_all(specs: list[RunSpec], **options: object) -> dict[str, Trained]:
@@ -38,10 +38,10 @@ def assert_same(one: Trained, other: Trained) -> None:
     assert one.spec == other.spec and one.status == other.status
     assert one.curve.keys() == other.curve.keys()
     for name, values in one.curve.items():
-        np.testing.assert_allclose(values, other.curve[name], **TOLERANCE, err_msg=name)
+        np.testing.assert_allclose(values, other.curve[name], rtol=RTOL, atol=ATOL, err_msg=name)
     (weights,), (others,) = one.weights.values(), other.weights.values()
     for name, value in weights.items():
-        np.testing.assert_allclose(value, others[name], **TOLERANCE, err_msg=name)
+        np.testing.assert_allclose(value, others[name], rtol=RTOL, atol=ATOL, err_msg=name)
 
 
 @pytest.mark.parametrize("base", [SGD_RUN, ADAMW_RUN], ids=["sgd", "adamw"])
@@ -70,17 +70,13 @@ def test_neighbours_of_a_run_that_ends_early_go_on_unchanged(base: RunSpec) -> N
     assert_same(run_all([kept])[kept.id], together[kept.id])
 
 
-@pytest.mark.parametrize(
-    "base", [SGD_RUN, replace(SGD_RUN, n_layers=2), ADAMW_RUN, replace(ADAMW_RUN, n_layers=3)]
-)
+@pytest.mark.parametrize("base", [SGD_RUN, replace(SGD_RUN, n_layers=2), ADAMW_RUN, replace(ADAMW_RUN, n_layers=3)])
 def test_sharing_the_first_token_changes_nothing(base: RunSpec) -> None:
     assert_same(run_all([base], share=True)[base.id], run_all([base], share=False)[base.id])
 
 
 @pytest.mark.parametrize("n_operands", [2, 3, 4])
-@pytest.mark.parametrize(
-    "base", [SGD_RUN, replace(ADAMW_RUN, operation="x+y")], ids=["periodic", "grokformer"]
-)
+@pytest.mark.parametrize("base", [SGD_RUN, replace(ADAMW_RUN, operation="x+y")], ids=["periodic", "grokformer"])
 def test_shared_logits_equal_plain_logits_on_every_row(base: RunSpec, n_operands: int) -> None:
     spec = replace(base, p=5, n_operands=n_operands, n_layers=2)
     model, tokens = models.build(spec), torch.from_numpy(tasks.table(spec.task)[0])
@@ -90,9 +86,7 @@ def test_shared_logits_equal_plain_logits_on_every_row(base: RunSpec, n_operands
 class ReferenceGrokformer(nn.Module):
     """The network of `msu` from torch's own encoder, weights taken from ours by name."""
 
-    def __init__(
-        self, ours: dict[str, torch.Tensor], p: int, d_model: int, d_mlp: int, n_tokens: int = 2
-    ) -> None:
+    def __init__(self, ours: dict[str, torch.Tensor], p: int, d_model: int, d_mlp: int, n_tokens: int = 2) -> None:
         super().__init__()
         layer = nn.TransformerEncoderLayer(d_model, 4, d_mlp, dropout=0.0, batch_first=True)
         self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
@@ -152,7 +146,7 @@ def test_run_equals_a_plain_loop_of_torch_parts(optimizer: str) -> None:
     run = run_all([spec])[spec.id]
     first, last = (int(run.curve["step"][i]) for i in (-2, -1))
     assert run.curve["batch_loss_mean"][-1] == pytest.approx(np.mean(losses[first:last]), rel=1e-8)
-    np.testing.assert_allclose(run.weights[spec.steps]["W_E"], reference.table.detach(), **TOLERANCE)
+    np.testing.assert_allclose(run.weights[spec.steps]["W_E"], reference.table.detach(), rtol=RTOL, atol=ATOL)
     in_training = np.zeros(len(labels), dtype=bool)
     in_training[tasks.split(spec)[0]] = True
     with torch.no_grad():

@@ -1,0 +1,213 @@
+"""The local pool: a process a core with one run each on a CPU, one process with many runs at once on a GPU.
+
+Workers append every evaluation to a file a run in a folder of the sweep, from which its progress is read.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from grokcore import __version__
+from grokcore.spec import RunSpec
+from grokcore.store import Record, make_record, repository
+
+if TYPE_CHECKING:
+    from grokcore.train import Trained
+
+Weights = Mapping[int, Mapping[str, np.ndarray]]
+GPU_BYTES_PER_RUN = 80e6  # weights, moments and activations of the largest source model, with room to spare
+
+
+@dataclass(frozen=True)
+class Progress:
+    """State of a sweep: runs and steps done of all, rate, seconds left (None at first), and the curves so far.
+
+    `curves` has the columns run, step, train_accuracy, val_accuracy and label, for the runs trained in this sweep.
+    """
+
+    done: int
+    total: int
+    steps_done: int
+    steps_total: int
+    steps_per_second: float
+    seconds_left: float | None
+    curves: pd.DataFrame
+
+
+Watch = Callable[[Progress], None]
+
+
+def cores() -> int:
+    """Return the number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def train_all(
+    specs: Sequence[RunSpec], device: str, jobs: int, keep: Sequence[int], watch: Watch | None
+) -> Iterator[tuple[Record, Weights]]:
+    """Train all runs and yield each record, with the weights kept, as it ends; `device` as in `grokcore.sweep`."""
+    device = _device(device)
+    groups = [[spec] for spec in specs] if device == "cpu" else _gpu_groups(specs, device)
+    with tempfile.TemporaryDirectory(prefix="grokcore-") as folder:
+        meter = _Meter(specs, Path(folder), watch)
+        if device != "cpu" or jobs == 1 or len(groups) == 1:
+            for group in groups:
+                for result in _train_group(group, device, keep, folder, meter.report):
+                    meter.done += 1
+                    yield result
+        else:
+            yield from _train_in_processes(groups, jobs, keep, folder, meter)
+        meter.report(last=True)
+
+
+def _device(device: str) -> str:
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise RuntimeError(f"device {device!r} was asked for, but torch sees no GPU here: use 'cpu' or 'auto'")
+    return device
+
+
+def _gpu_groups(specs: Sequence[RunSpec], device: str) -> list[list[RunSpec]]:
+    """Group runs by program, as many in a group as the free memory of the GPU holds."""
+    import torch
+
+    from grokcore.program import program_key
+
+    free, _ = torch.cuda.mem_get_info(device)
+    size = max(1, int(free * 0.8 / GPU_BYTES_PER_RUN))
+    programs: dict[Any, list[RunSpec]] = {}
+    for spec in specs:
+        programs.setdefault(program_key(spec), []).append(spec)
+    return [group[i : i + size] for group in programs.values() for i in range(0, len(group), size)]
+
+
+def _train_in_processes(
+    groups: list[list[RunSpec]], jobs: int, keep: Sequence[int], folder: str, meter: _Meter
+) -> Iterator[tuple[Record, Weights]]:
+    """Train groups in loky processes, which also take classes defined in a notebook; if one fails the others go on."""
+    from loky import ProcessPoolExecutor
+
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    pool = ProcessPoolExecutor(min(jobs, len(groups)), env=threads)
+    failed: list[str] = []
+    waiting: set[Any] = set()
+    try:
+        submitted: dict[Any, list[RunSpec]] = {
+            pool.submit(_train_listed, group, keep, folder): group for group in groups
+        }
+        waiting = set(submitted)
+        while waiting:
+            ended, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+            for future in ended:
+                error = future.exception()
+                if error is None:
+                    meter.done += len(future.result())
+                    yield from future.result()
+                else:
+                    failed += [f"{spec.id}: {type(error).__name__}: {error}" for spec in submitted[future]]
+            meter.report()
+    finally:
+        pool.shutdown(wait=True, kill_workers=bool(waiting))
+    if failed:
+        raise RuntimeError(f"{len(failed)} runs failed, all others are saved:\n" + "\n".join(failed))
+
+
+def _train_listed(group: list[RunSpec], keep: Sequence[int], folder: str) -> list[tuple[Record, Weights]]:
+    return list(_train_group(group, "cpu", keep, folder, None))
+
+
+def _train_group(
+    group: list[RunSpec], device: str, keep: Sequence[int], folder: str, report: Callable[[], None] | None
+) -> Iterator[tuple[Record, Weights]]:
+    """Train one program, on one thread if on a CPU."""
+    import torch
+
+    from grokcore.train import train
+
+    def note(step: int, rows: dict[str, dict[str, float]]) -> None:
+        for run, row in rows.items():
+            with (Path(folder) / run).open("a") as file:
+                file.write(json.dumps([step, row["train_accuracy"], row["val_accuracy"]]) + "\n")
+        if report is not None:
+            report()
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if device == "cpu" else threads)
+    try:
+        for run in train(group, device, keep_weights=keep, watch=note):
+            provenance = _provenance(run, device, len(group))
+            yield make_record(run.spec, run.curve, run.status, provenance), run.weights
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _provenance(run: Trained, device: str, n_runs: int) -> dict[str, Any]:
+    """Say where a run comes from; `seconds` is wall time divided by the runs of its program."""
+    import torch
+
+    on_gpu = device.startswith("cuda")
+    name = torch.cuda.get_device_name(device) if on_gpu else f"CPU {torch.backends.cpu.get_cpu_capability()}"
+    return {
+        **{"grokcore": __version__, "torch": torch.__version__, "numpy": np.__version__},
+        **{"python": platform.python_version(), "device": name, "threads": torch.get_num_threads()},
+        **{"runs_in_program": n_runs, "seconds": round(run.seconds, 2), "commit": _commit()},
+        **{"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")},
+    }
+
+
+def _commit() -> str | None:
+    """Return the commit of the source tree, with "+" if the package differs from it; None outside version control."""
+    git = ["git", "-C", str(repository())]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--", "grokcore"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+class _Meter:
+    """Reports the progress of a sweep to its watcher, about once a second."""
+
+    def __init__(self, specs: Sequence[RunSpec], folder: Path, watch: Watch | None) -> None:
+        self.specs, self.folder, self.watch = specs, folder, watch
+        self.done, self.began, self.latest = 0, time.monotonic(), 0.0
+
+    def report(self, last: bool = False) -> None:
+        now = time.monotonic()
+        if self.watch is None or (now - self.latest < 1 and not last):
+            return
+        self.latest = now
+        rows: list[tuple[Any, ...]] = []
+        done = 0
+        for spec in self.specs:
+            path = self.folder / spec.id
+            lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+            label = f"{spec.task.operation}, α = {spec.alpha:g}, {spec.optimizer.name}, seed {spec.seed}"
+            evaluated = [json.loads(line) for line in lines if line.endswith("\n")]
+            rows += [(spec.id, *values, label) for values in evaluated]
+            done += evaluated[-1][0] if evaluated else 0
+        curves = pd.DataFrame(rows, columns=["run", "step", "train_accuracy", "val_accuracy", "label"])
+        total = sum(spec.steps for spec in self.specs)
+        rate = done / max(now - self.began, 1e-9)
+        left = (total - done) / rate if done else None
+        self.watch(Progress(self.done, len(self.specs), done, total, rate, left, curves))

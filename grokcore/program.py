@@ -1,0 +1,201 @@
+"""R runs as one program: flat weights `[R, P]` on a device, and the step and the evaluation of all runs at once.
+
+The modules read views of the flat weights. With R = 1 the module is called as it is, with more it is lifted by
+`torch.func.vmap`. Batches, hyperparameters and measures of all steps between two evaluations are on the device
+before the first of them, so that no step waits for the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from grokcore import measures, models, optim, tasks
+from grokcore.spec import RunSpec
+
+EVALUATION_ROWS = 512  # rows of a forward pass in an evaluation: larger ones fall out of a CPU's cache
+STEP_MEASURES = (
+    *("batch_loss", "batch_accuracy", "grad_norm", "step_weight_norm"),
+    *("effective_grad", "effective_lr", "effective_grad_si", "effective_lr_si"),
+)
+
+
+def program_key(spec: RunSpec) -> tuple[Any, ...]:
+    """Return what runs of one program have in common: all that is not a number of a single run."""
+    task = spec.task
+    shape = (task.p, task.y_min, task.n_operands, spec.batch_size, spec.steps, spec.precision)
+    return (*shape, spec.model.model_dump_json(), spec.optimizer.name)
+
+
+class Program:
+    """The state of R runs; `step` and `evaluate` advance and measure them all, `keep` lets some of them leave."""
+
+    def __init__(self, specs: Sequence[RunSpec], device: torch.device, share: bool) -> None:
+        self.specs, self.device, self.optimizer = list(specs), device, specs[0].optimizer.name
+        networks = [models.build(spec) for spec in specs]
+        self.model = networks[0].to(device)
+        self.shapes = {name: p.shape for name, p in self.model.named_parameters() if p.requires_grad}
+        self.sizes = [shape.numel() for shape in self.shapes.values()]
+        flat = [torch.cat([p.detach().flatten().cpu() for p in self._trained(net)]) for net in networks]
+        self.theta = torch.stack(flat).to(device)  # [R, P]
+        fixed = [self._fixed(network) for network in networks]
+        self.fixed = {name: torch.stack([each[name].to(device) for each in fixed]) for name in fixed[0]}
+        self.state = optim.init_state(self.optimizer, self.theta)
+        pays = specs[0].task.p < specs[0].batch_size  # a shared position costs p examples
+        can_share = getattr(self.model, "shares_first_token", False)
+        self.options = {"share": True} if share and pays and can_share else {}
+        invariant = set(getattr(self.model, "scale_invariant", ()))
+        marks = torch.cat([torch.full((s.numel(),), float(n in invariant)) for n, s in self.shapes.items()])
+        self.mask = marks.to(self.theta) if invariant else None  # [P]
+        self._load_data()
+        self.previous = self.theta.clone()
+        self._attach()
+
+    def _load_data(self) -> None:
+        tables = [tasks.table(spec.task) for spec in self.specs]
+        self.tokens = torch.from_numpy(tables[0][0]).to(self.device)  # [rows, T]
+        self.labels = torch.from_numpy(np.stack([labels for _, labels in tables])).to(self.device)  # [R, rows]
+        train = np.zeros(self.labels.shape, dtype=bool)
+        for run, spec in enumerate(self.specs):
+            train[run, tasks.split(spec)[0]] = True
+        self.train_mask = torch.from_numpy(train).to(self.device)
+        self.answers = torch.zeros_like(self.labels)
+
+    def _trained(self, network: nn.Module) -> list[nn.Parameter]:
+        return [parameter for name, parameter in network.named_parameters() if name in self.shapes]
+
+    def _fixed(self, network: nn.Module) -> dict[str, Tensor]:
+        """Return buffers and frozen parameters, which differ between runs but are not trained."""
+        frozen = {name: p.detach() for name, p in network.named_parameters() if name not in self.shapes}
+        return dict(network.named_buffers()) | frozen
+
+    def _parts(self) -> dict[str, Tensor]:
+        """Return the weights of all runs by name, as views `[R, size]` of the flat ones."""
+        return dict(zip(self.shapes, self.theta.split(self.sizes, dim=1), strict=True))
+
+    def _attach(self) -> None:
+        """Make the leaves that gradients are taken of; with R = 1 they are the module's own parameters."""
+        shaped = {name: part.view(-1, *self.shapes[name]) for name, part in self._parts().items()}
+        self.single = len(self.specs) == 1
+        if not self.single:
+            self.leaves: dict[str, Tensor] = {name: part.detach().requires_grad_() for name, part in shaped.items()}
+            return
+        self.leaves = dict(zip(self.shapes, self._trained(self.model), strict=True))
+        for name, leaf in self.leaves.items():
+            leaf.data = shaped[name][0]
+        for name, value in self._fixed(self.model).items():
+            value.copy_(self.fixed[name][0])
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Return logits `[R, N, V]` of tokens `[R, N, T]`, or of `[N, T]` common to all runs."""
+        common = tokens.ndim == 2
+        if self.single:
+            return self.model(tokens if common else tokens[0], **self.options)[None]
+
+        def one(leaves: dict[str, Tensor], fixed: dict[str, Tensor], tokens: Tensor) -> Tensor:
+            return functional_call(self.model, (leaves, fixed), (tokens,), self.options)
+
+        return vmap(one, in_dims=(0, 0, None if common else 0))(self.leaves, self.fixed, tokens)
+
+    def step(self, rows: Tensor, weight: Tensor, h: dict[str, Tensor]) -> Tensor:
+        """Advance every run by one step on its rows `[R, N]`; return `STEP_MEASURES` `[M, R]` before the update.
+
+        `weight` `[R, N]` is 1/(examples that count), 0 for padding; `h` holds the optimizer's scalars `[R, 1]`.
+        """
+        logits = self.logits(self.tokens[rows])
+        loss, accuracy = measures.batch_measures(logits, self.labels.gather(1, rows), weight)
+        grads = torch.autograd.grad(loss.sum(), list(self.leaves.values()))
+        with torch.no_grad():
+            grad = torch.cat([g.reshape(len(self.specs), -1) for g in grads], dim=1)
+            grad_norm, grad_si = measures.norms(grad, self.mask)
+            norm, norm_si = measures.norms(self.theta, self.mask)
+            lr = h["lr"][:, 0]
+            effective = (grad_norm * norm, lr / norm**2, grad_si * norm_si, lr / norm_si**2)
+            optim.update(self.optimizer, self.theta, grad, self.state, h)
+            return torch.stack([loss.detach(), accuracy, grad_norm, norm, *effective])
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, Tensor]:
+        """Return losses and accuracies on the whole sets, norms, and what changed since the last time, each `[R]`."""
+        chunks = zip(self.tokens.split(EVALUATION_ROWS), self.labels.split(EVALUATION_ROWS, dim=1), strict=True)
+        logits = [(self.logits(tokens), labels) for tokens, labels in chunks]
+        losses = torch.cat([measures.row_losses(x, y) for x, y in logits], dim=1)  # [R, rows]
+        answers = torch.cat([x.argmax(-1) for x, _ in logits], dim=1)
+        right, kept = (answers == self.labels).to(losses), (answers == self.answers).to(losses)
+        norm, norm_si = measures.norms(self.theta, self.mask)
+        parts = {f"norm:{name}": part.norm(dim=1) for name, part in self._parts().items()}
+        whole_sets = {
+            **measures.split_means({"loss": losses, "accuracy": right}, self.train_mask),
+            "answers_kept": measures.masked_mean(kept, self.train_mask),
+            "answers_kept_val": measures.masked_mean(kept, ~self.train_mask),
+        }
+        weights = {
+            **{"weight_norm": norm, "weight_norm_sum": torch.stack(list(parts.values())).sum(0)},
+            **{"weight_norm_si": norm_si, "weight_cosine": measures.cosine(self.theta, self.previous)},
+        }
+        self.answers, self.previous = answers, self.theta.clone()
+        return whole_sets | weights | parts
+
+    def inputs(self, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor]]]:
+        """Yield what `step` takes for steps start..stop-1, drawn on the host and sent to the device together."""
+        if start == stop:
+            return
+        drawn = [tasks.batches(spec, start, stop) for spec in self.specs]
+        counts = np.stack([count for _, count in drawn], axis=1)  # [K, R]
+        rows = np.zeros((stop - start, len(drawn), counts.max()), dtype=np.int64)
+        for run, (chosen, _) in enumerate(drawn):
+            width = min(chosen.shape[1], rows.shape[2])
+            rows[:, run, :width] = chosen[:, :width]
+        weight = (np.arange(rows.shape[2]) < counts[..., None]) / counts[..., None]
+        scalars = optim.hyperparameters(self.specs, start, stop)
+        rows_KRN = torch.from_numpy(rows).to(self.device, non_blocking=True)
+        weight_KRN = torch.from_numpy(weight).to(self.device, self.theta.dtype, non_blocking=True)
+        h_KR1 = {name: torch.from_numpy(value).to(self.device, self.theta.dtype) for name, value in scalars.items()}
+        for k in range(stop - start):
+            width = int(counts[k].max())  # known to the host: what all runs leave out is not computed
+            yield rows_KRN[k, :, :width], weight_KRN[k, :, :width], {name: h[k] for name, h in h_KR1.items()}
+
+    def weights(self, run: int) -> dict[str, np.ndarray]:
+        """Return the weights of one run by name, copied to the host."""
+        return {n: part[run].view(self.shapes[n]).cpu().numpy().copy() for n, part in self._parts().items()}
+
+    def keep(self, runs: list[int]) -> None:
+        """Go on with these runs alone; the others have ended and leave the batch."""
+        chosen = torch.tensor(runs, device=self.device)
+        self.specs = [self.specs[run] for run in runs]
+        for name in ("theta", "labels", "train_mask", "answers", "previous"):
+            setattr(self, name, getattr(self, name)[chosen])
+        self.state = {key: value[chosen] for key, value in self.state.items()}
+        self.fixed = {key: value[chosen] for key, value in self.fixed.items()}
+        self._attach()
+
+
+class Meter:
+    """Mean, minimum and maximum over steps of measures `[M, R]`, kept on the device until they are read."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, values: Tensor) -> None:
+        """Take in the measures of one step."""
+        if self.count == 0:
+            self.sum, self.low, self.high = values.double(), values.clone(), values.clone()
+        else:
+            self.sum += values
+            torch.minimum(self.low, values, out=self.low)
+            torch.maximum(self.high, values, out=self.high)
+        self.count += 1
+
+    def read(self, n_runs: int) -> dict[str, np.ndarray]:
+        """Return `<measure>_mean`, `_min` and `_max`, each `[R]` (NaN if no step was taken), and start again."""
+        empty = torch.full((len(STEP_MEASURES), n_runs), torch.nan)
+        parts = (self.sum / self.count, self.low, self.high) if self.count else (empty, empty, empty)
+        self.count = 0
+        values = torch.stack([part.double() for part in parts]).cpu().numpy()
+        kinds = enumerate(("mean", "min", "max"))
+        return {f"{name}_{kind}": values[i, m] for i, kind in kinds for m, name in enumerate(STEP_MEASURES)}
