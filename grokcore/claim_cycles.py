@@ -47,13 +47,13 @@ def saw_tooth(cells: Cells, tooth: float, teeth: int, asymmetry: float, jump: fl
     change = np.abs(np.diff(log_lr, prepend=np.nan))  # [n], the first has none before it
     outside = change[1:][~np.any(windows, axis=0)[1:]] if windows else change[1:]
     usual = np.median(outside) if len(outside) else np.nan
-    lr_jumps = [float(change[window].max() / usual) for window in windows]
+    lr_jumps = [_over(change[window].max(), usual) for window in windows]
     levels = [np.median(gradient[(steps > start - before) & (steps <= start)]) for start, _ in spans]
-    grad_jumps = [float(gradient[at].max() / level) for at, level in zip(windows, levels, strict=True)]
+    grad_jumps = [_over(gradient[at].max(), level) for at, level in zip(windows, levels, strict=True)]
     parts: Parts = {
         "saw-toothed": bool(len(shape) >= teeth and np.median(shape) >= asymmetry),
-        "learning rate jumps": min(lr_jumps) >= jump if lr_jumps else None,
-        "gradient jumps": min(grad_jumps) >= jump if grad_jumps else None,
+        "learning rate jumps": all(found >= jump for found in lr_jumps) if lr_jumps else None,
+        "gradient jumps": all(found >= jump for found in grad_jumps) if grad_jumps else None,
     }
     values: Values = {"teeth": len(shape), "asymmetry": float(np.median(shape)) if len(shape) else np.nan}
     values |= {"drops": len(drops), "lr_jump": min(lr_jumps, default=np.nan)}
@@ -169,6 +169,13 @@ def turning_points(values: np.ndarray, least: float) -> list[int]:
             turns.append(high)
             rising, low = False, i
     return turns if rising is None else [*turns, high if rising else low]
+
+
+def _over(value: float, usual: float) -> float:
+    """Return how many times the usual a value is: infinitely many where that is 0, NaN where both are."""
+    if usual == 0:
+        return np.inf if value > 0 else np.nan
+    return float(value / usual)
 
 
 def _gone(cells: Cells, name: str, at_least: int) -> tuple[int, bool | None]:

@@ -17,6 +17,7 @@ from grokcore.claim_times import Finding
 from grokcore.claim_words import ClaimsError, listed, nearest
 from grokcore.store import repository
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where it is there: ten times faster
 Judgement = Literal["confirmed", "refuted", "partly", "not settled"]
 STATISTICS: dict[str, Callable[..., Finding]] = {
     function.__name__: function
@@ -86,7 +87,7 @@ def load(path: str | Path | None = None) -> dict[str, Claim]:
     """
     file = repository() / "data" / "claims.yaml" if path is None else Path(path)
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ClaimsError(f"{file} cannot be read as claims: {error}. Restore it, for instance from git.") from error
     blocks = ("sources", "settings", "verdict_rule", "claims")

@@ -32,7 +32,7 @@ def norm_rise_and_fall(
     inside = fit < top < len(size) - 1
     parts["climbs to a maximum"] = bool(inside and size[top] >= (1 + visible) * size[fit])
     parts["not monotonically"] = deepest_fall(size[fit : top + 1], relative=True) >= visible
-    ratio = max(steps[top], onset_at) / min(steps[top], onset_at)
+    ratio = np.maximum(steps[top], onset_at) / np.minimum(steps[top], onset_at)  # NaN without an onset
     parts["maximum at the onset"] = bool(ratio <= near)
     parts["falls while validation rises"] = bool(
         low <= (1 - fall) * size[top]

@@ -1,0 +1,85 @@
+import pytest
+import yaml
+from made_up import jump, made
+
+import grokcore as gc
+from grokcore import claims
+from grokcore.store import repository
+
+FILE = repository() / "data" / "claims.yaml"
+IDS = [f"msu-{k}" for k in range(1, 13)] + [f"periodic-{k}" for k in range(1, 8)]
+RUN = made(gc.msu(), jump(1000), jump(4000))
+
+
+def test_the_file_holds_the_claims_with_their_rules():
+    known = claims.load()
+    assert list(known) == IDS
+    for claim in known.values():
+        assert (repository() / "notebooks" / f"{claim.notebook}.ipynb").is_file()
+        assert set(claim.rule) == {"confirmed", "refuted", "partly", "not settled"}
+        assert claim.min_seeds == 3 and claim.id.startswith(claim.source) and claim.function.__name__ == claim.statistic
+
+
+def damaged(tmp_path, change):
+    content = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    content["claims"] = content["claims"][:2]
+    change(content)
+    path = tmp_path / "claims.yaml"
+    path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    return path
+
+
+def test_the_digest_is_of_the_rule_alone(tmp_path):
+    def digest(**change):
+        return claims.load(damaged(tmp_path, lambda c: c["claims"][0].update(change)))["msu-1"].rule_sha256
+
+    same = claims.load()["msu-1"].rule_sha256
+    assert digest() == digest(statement="Other words.", measured="{train:step}") == same
+    assert claims.evaluate("msu-1", RUN).rule_sha256 == same and len(same) == 64
+    changed = [digest(parameters={"chance": 0.06}), digest(min_seeds=4), digest(cells={"main": {"alpha": 0.5}})]
+    changed += [digest(parts={"groks": "otherwise"}), digest(at_best="partly")]
+    shared = damaged(tmp_path, lambda c: c["verdict_rule"].update(share=0.8))
+    changed += [claims.load(shared)["msu-1"].rule_sha256]
+    assert len({same, *changed}) == 7
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (lambda c: c.pop("settings"), "needs the blocks sources, settings, verdict_rule, claims"),
+        (lambda c: c["claims"][1].pop("parts"), r"claim 2 \(msu-2\): parts: Field required"),
+        (lambda c: c["claims"][1].update(figures="2"), r"claim 2 \(msu-2\): figures: Extra inputs"),
+        (lambda c: c["claims"][1]["rule"].pop("partly"), r"claim 2 \(msu-2\): rule: .*at least 4"),
+        (lambda c: c["claims"][1].update(min_seeds=0), r"\(msu-2\): min_seeds"),
+        (lambda c: c["claims"][1].update(id="msu-1"), "two claims 'msu-1'"),
+        (lambda c: c["claims"][1].update(source="mus"), "source 'mus' is not among"),
+        (
+            lambda c: c["claims"][0].update(statistic="delayed_generalization"),
+            "unknown statistic .*; did you mean 'delayed_generalisation'",
+        ),
+        (lambda c: c["claims"][0].update(parameters={"chanse": 1}), "parameters of delayed_generalisation: .*chan"),
+        (lambda c: c["claims"][0]["cells"]["main"].update(budget=None), "cell main: budget must be a number of steps"),
+        (lambda c: c["claims"][0].update(cells=["main"]), "must be mappings"),
+        (lambda c: c["claims"].append("msu-3"), "claim 3: expected a mapping with an id, got 'msu-3'"),
+    ],
+)
+def test_a_damaged_claims_file_says_where(tmp_path, change, says):
+    with pytest.raises(claims.ClaimsError, match=says):
+        claims.load(damaged(tmp_path, change))
+
+
+def test_a_claims_file_that_is_cut_or_gone_says_what_to_do(tmp_path):
+    cut = tmp_path / "cut.yaml"
+    cut.write_text(FILE.read_text(encoding="utf-8")[:5000], encoding="utf-8")
+    for path in (cut, tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(claims.ClaimsError, match="Restore it, for instance from git"):
+            claims.load(path)
+
+
+def test_parts_and_sentence_must_be_those_of_the_statistic(tmp_path):
+    other = damaged(tmp_path, lambda c: c["claims"][0]["parts"].update(more="and more"))
+    with pytest.raises(claims.ClaimsError, match="the file names from chance, groks, more, to 100 %"):
+        claims.evaluate("msu-1", RUN, other)
+    other = damaged(tmp_path, lambda c: c["claims"][0].update(measured="At {trian:step}."))
+    with pytest.raises(claims.ClaimsError, match="needs 'trian'; the statistic gives train"):
+        claims.evaluate("msu-1", RUN, other)

@@ -1,0 +1,32 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grokcore import claim_words
+
+
+@pytest.mark.parametrize(
+    "values, budgets, kind, words",
+    [
+        ([3400.0], None, "step", "step 3 400"),
+        ([np.nan], None, "step", "no step"),
+        ([np.nan], [10_000.0], "step", "no step up to 10 000"),
+        ([np.nan, np.nan], [9.0, 10.0], "step", "no step up to 10"),
+        ([0.123456], None, "share", "12.3 %"),
+        ([1234.5678], None, "number", "1 235"),
+        ([-0.0123456], None, "number", "-0.0123"),
+        ([np.nan], None, "number", "n/a"),
+        ([3.0, 1.0, 2.0, np.nan], None, "number", "2 [1, 3]"),
+        ([300.0, 100.0, 200.0], [1000.0] * 3, "step", "step 200 [100, not bounded]"),
+        ([100.0, np.nan, np.nan], [1000.0] * 3, "step", "no step up to 1 000 [100, not bounded] (2 of 3 not by 1 000)"),
+    ],
+)
+def test_numbers_in_words(values, budgets, kind, words):
+    shown: Any = claim_words.Shown(values, budgets)
+    assert format(shown, kind).replace("\N{NO-BREAK SPACE}", " ") == words
+
+
+def test_numbers_have_three_kinds():
+    with pytest.raises(ValueError, match="step, share or number, not 'percent'"):
+        format(claim_words.Shown([1.0]), "percent")

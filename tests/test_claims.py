@@ -1,0 +1,213 @@
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import jump, made
+
+import grokcore as gc
+from grokcore import claim_words, claims
+
+IDS = [f"msu-{k}" for k in range(1, 13)] + [f"periodic-{k}" for k in range(1, 8)]
+
+
+def source_runs(seed=0):
+    """Return the runs at the sources' settings that the claims are about, written out by hand."""
+    specs = [gc.msu("x*y", alpha=alpha, seed=seed) for alpha in (0.4, 0.5, 0.6, 0.7, 0.8)]
+    specs += [gc.msu("x/y", alpha=alpha, seed=seed) for alpha in (0.4, 0.5)]
+    specs += [gc.msu("x*y+y*y", alpha=alpha, seed=seed) for alpha in (0.4, 0.6, 0.8)]
+    specs += [gc.msu("sin(x+y)", alpha=alpha, seed=seed, steps=30_000) for alpha in (0.4, 0.5, 0.6, 0.8)]
+    specs += [gc.msu(weight_decay=0.0, seed=seed)]
+    specs += [gc.msu(optimizer=gc.Adam(lr=1e-3, weight_decay=0.0, betas=(0.9, 0.98), warmup=10), seed=seed)]
+    for n_layers in (1, 2):
+        specs += [
+            gc.periodic(n_layers, seed=seed, **change) for change in ({}, {"weight_decay": 0.0}, {"layernorm": False})
+        ]
+    return specs
+
+
+@pytest.fixture(scope="module")
+def all_runs():
+    return pd.concat([made(spec, jump(1000), jump(4000)) for spec in source_runs()], ignore_index=True)
+
+
+def grokking(seed=0, val=4000.0, **columns):
+    """Return a run of msu-1 that holds (`val` 4 000), holds partly (1 500) or fails (None)."""
+    start = 0.5 if val is None else 0.0
+    return made(gc.msu(seed=seed), jump(1000), {0: start} if val is None else jump(val), **columns)
+
+
+def seeds(*vals):
+    return pd.concat([grokking(seed, val) for seed, val in enumerate(vals)], ignore_index=True)
+
+
+def test_every_claim_finds_its_runs_among_all_and_says_what_it_measured(all_runs):
+    for id in IDS:
+        found = claims.evaluate(id, all_runs)
+        assert "Missing" not in found.reason and len(found.values) == 1, id
+        assert found.verdict == "not settled" and found.measured and "{" not in found.measured
+        parts = [name for name in found.values if name.startswith(claim_words.PART)]
+        assert len(parts) == len(claims.load()[id].parts)
+        assert set(found.run_ids) <= set(all_runs["run"]) and found.n_runs == len(found.run_ids)
+
+
+def test_every_run_answers_some_claim(all_runs):
+    with_drops = all_runs.copy()  # so that the controls of periodic-6 are judged too
+    for at in (6000, 12_000):
+        with_drops.loc[(with_drops["step"] == at) & (with_drops["layernorm"] == True), "train_accuracy"] = 0.2  # noqa: E712
+    used = {run for id in IDS for run in claims.evaluate(id, with_drops).run_ids}
+    assert used == set(all_runs["run"])
+
+
+def test_without_any_run_every_claim_is_not_settled_and_names_what_is_missing(all_runs):
+    for id in IDS:
+        found = claims.evaluate(id, all_runs.head(0))
+        assert (found.verdict, found.n_runs, found.n_seeds, found.leaning) == ("not settled", 0, 0, "")
+        assert "Missing runs: " in found.reason and found.measured.startswith("Nothing is measured")
+
+
+@pytest.mark.parametrize(
+    "vals, verdict, leaning",
+    [
+        ((4000.0,), "not settled", "Leans to confirmed"),
+        ((4000.0, None), "not settled", "Leans to partly"),
+        ((None,), "not settled", "Leans to refuted"),
+        ((4000.0,) * 3, "confirmed", ""),
+        ((None,) * 3, "refuted", ""),
+        ((1500.0,) * 3, "partly", ""),
+        ((4000.0, 4000.0, None), "partly", ""),
+        ((4000.0,) * 9 + (None,), "confirmed", ""),
+        ((4000.0,) * 8 + (None,) * 2, "partly", ""),
+        ((4000.0,) + (None,) * 9, "refuted", ""),
+    ],
+)
+def test_verdict_over_seeds(vals, verdict, leaning):
+    found = claims.evaluate("msu-1", seeds(*vals))
+    assert found.verdict == verdict and found.n_seeds == found.n_runs == len(vals)
+    assert found.leaning.startswith(leaning) and bool(found.leaning) == bool(leaning)
+
+
+def test_level_of_a_seed():
+    assert claims.level({"a": True, "b": True}) == "holds"
+    assert claims.level({"a": True, "b": False}) == claims.level({"a": True, "b": None}) == "holds partly"
+    assert claims.level({"a": False, "b": False}) == claims.level({"a": False, "b": None}) == "fails"
+    assert claims.level({"a": None, "b": None}) == "undecided"
+
+
+def test_a_seed_that_decides_nothing_does_not_count(all_runs):
+    found = claims.evaluate("periodic-7", all_runs)
+    assert (found.n_seeds, found.n_runs) == (0, 0) and "Undecided on 1 of 1 seeds." in found.reason
+
+
+def test_a_cap_keeps_the_verdict_from_confirmed():
+    loss = {0: 70, 500: 4, 3000: 9, 6000: 0.1}
+    curves = pd.concat([grokking(seed, val_loss=loss) for seed in range(3)])
+    found = claims.evaluate("msu-11", curves)
+    assert found.verdict == "partly" and "cannot be read from it" in found.reason
+    flat = claims.evaluate("msu-11", pd.concat([grokking(seed) for seed in range(3)]))
+    assert flat.verdict == "refuted" and "cannot be read from it" not in flat.reason
+
+
+def test_sentences_are_numbers_of_the_curves():
+    one = claims.evaluate("msu-1", grokking()).measured.replace("\N{NO-BREAK SPACE}", " ")
+    assert "99 % at step 1 000 and validation accuracy was reached at step 4 000 (ratio 4)" in one
+    three = claims.evaluate("msu-1", seeds(4000.0, 6000.0, None)).measured.replace("\N{NO-BREAK SPACE}", " ")
+    # Of 4 000, 6 000 and one not by 10 000 the median is 6 000; it is not bounded above.
+    assert "reached at step 6 000 [4 000, not bounded] (1 of 3 not by 10 000)" in three
+    reason = claims.evaluate("msu-1", seeds(4000.0, 6000.0, 1500.0, None)).reason
+    assert reason.startswith("Of 4 seeds it holds on 2, holds partly on 1, fails on 1 (share that holds 50 %")
+    assert "groks: 2 of 4; from chance: 3 of 4; to 100 %: 3 of 4" in reason
+
+
+def test_missing_seeds_of_a_cell_are_named():
+    symmetric = pd.concat([made(gc.msu(seed=seed), jump(1000), jump(4000)) for seed in (0, 1, 2)])
+    asymmetric = made(gc.msu("x*y+y*y", seed=1), jump(1000), {0: 0})
+    found = claims.evaluate("msu-2", pd.concat([symmetric, asymmetric]))
+    assert list(found.values["seed"]) == [1] and found.n_runs == 2
+    assert "seed 0, 2 of asymmetric (operation x*y+y*y, alpha 0.4" in found.reason
+
+
+MAIN = claims.load()["msu-1"].cells["main"]
+
+
+def test_a_longer_run_is_read_up_to_the_budget_only():
+    late = made(gc.msu(steps=30_000), jump(1000), jump(12_000))
+    curve = claims.select(MAIN, late)[0]
+    assert curve["step"].tolist()[-1] == 10_000 and set(curve["steps"]) == {10_000}
+    assert np.isnan(claims.evaluate("msu-1", late).values["val"].tolist()).all()
+    assert claims.evaluate("msu-1", late).values["val_budget"].tolist() == [10_000]
+    at_budget = made(gc.msu(), jump(1000), jump(12_000))
+    assert claims.evaluate("msu-1", at_budget).measured == claims.evaluate("msu-1", late).measured
+
+
+def test_of_several_runs_with_one_seed_the_longest_counts_once():
+    both = pd.concat([grokking(), made(gc.msu(steps=12_000), jump(1000), jump(5000))])
+    assert set(claims.select(MAIN, both)[0]["run"]) == {gc.msu(steps=12_000).id}
+    assert claims.evaluate("msu-1", both).n_seeds == 1
+
+
+@pytest.mark.parametrize(
+    "change, value",
+    [
+        *(("operation", "x/y"), ("p", 23), ("y_min", 0), ("model", "periodic"), ("n_layers", 1), ("d_model", 64)),
+        *(("optimizer", "adam"), ("lr", 0.002), ("weight_decay", 0.0), ("warmup", 0), ("batch_size", 256)),
+        *(("alpha", 0.5), ("steps", 9000), ("alpha", None), ("alpha", np.nan)),
+    ],
+)
+def test_a_run_with_another_setting_is_not_taken(change, value):
+    curve = grokking()
+    assert list(claims.select(MAIN, curve)) == [0]
+    assert claims.select(MAIN, curve.assign(**{change: value})) == {}
+
+
+def test_settings_are_compared_as_numbers():
+    curve = grokking()
+    assert list(claims.select(MAIN, curve.assign(alpha=0.1 + 0.3, p=97.0, warmup=10.0))) == [0]
+    cell = claims.load()["periodic-1"].cells["one_layer"]
+    run = made(gc.periodic(1), jump(1000), jump(4000))
+    mixed = pd.concat([curve, run])  # a boolean column with gaps is one of objects
+    assert list(claims.select(cell, mixed)) == [0]
+    assert list(claims.select(cell, mixed.assign(layernorm=mixed["layernorm"].astype(float)))) == [0]
+    assert claims.select({**cell, "layernorm": False}, mixed) == {}
+
+
+def test_a_run_that_stopped_before_the_budget_is_not_used_unless_it_overflowed():
+    curve = grokking()
+    short = curve[curve["step"] <= 6000]
+    assert claims.select(MAIN, short.assign(status="stopped early")) == {}
+    broken = short.assign(status="nonfinite")
+    broken.loc[broken["step"] == 6000, "weight_norm"] = np.nan
+    kept = claims.select(MAIN, broken)[0]
+    assert kept["step"].tolist()[-1] == 5900 and set(kept["status"]) == {"nonfinite"}
+    assert claims.evaluate("msu-1", broken).values["part: groks"].tolist() == ["no"]
+    after = made(gc.msu(steps=30_000), jump(1000), jump(4000), status="nonfinite")
+    assert set(claims.select(MAIN, after)[0]["status"]) == {"finished"}  # it overflowed later than the claim looks
+
+
+def test_a_frame_that_is_not_of_a_sweep_is_refused():
+    with pytest.raises(claims.ClaimsError, match="lack the columns alpha; pass a frame made by grokcore.sweep"):
+        claims.evaluate("msu-1", grokking().drop(columns="alpha"))
+
+
+def test_an_unknown_claim_gets_the_nearest_id():
+    with pytest.raises(claims.ClaimsError, match="unknown claim 'perodic-7'; did you mean 'periodic-7'"):
+        claims.evaluate("perodic-7", grokking())
+
+
+def test_table_has_one_row_a_verdict():
+    verdicts = [claims.evaluate(id, seeds(4000.0, 4000.0, 4000.0)) for id in ("msu-1", "msu-2")]
+    rows = claims.table(verdicts)
+    assert rows[["id", "verdict", "n_seeds"]].to_numpy().tolist() == [
+        ["msu-1", "confirmed", 3],
+        ["msu-2", "not settled", 0],
+    ]
+    assert claims.table([]).empty and list(claims.table([])) == list(rows)
+
+
+def test_measured_invariance_reaches_its_claim():
+    run = made(gc.periodic(2), jump(1000), jump(4000), **{"norm:W_E": 2.0, "norm:blocks.0.W_K.weight": 1.0})
+    other = made(gc.periodic(1), jump(1000), jump(4000))
+    changes = {"W_E": 0.0, "blocks.0.W_K.weight": 3.0, "all weights": 4.0}
+    measured = pd.DataFrame({"run": gc.periodic(2).id, "parameter": list(changes), "change": list(changes.values())})
+    curves = claims.with_invariance(pd.concat([run, other], ignore_index=True), measured)
+    assert np.isfinite(curves["invariance:W_E"].tolist()).sum() == 1 and len(curves) == len(run) + len(other)
+    found = claims.evaluate("periodic-7", curves)
+    assert found.leaning.startswith("Leans to confirmed") and found.values["all_change"].tolist() == [4]
