@@ -1,0 +1,119 @@
+"""The floors of the package, the size of its parts, and what must work without torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "grokcore"
+# A module imports only from floors above its own line.
+FLOORS = [
+    {"parts", "stats"},
+    {"spec"},
+    {"tasks", "store", "style", "optim"},
+    {"models"},
+    {"measures"},
+    {"program"},
+    {"train"},
+    {"pool", "analysis", "plots"},
+    {"sweep", "claim_words", "claim_times"},
+    {"claim_weights", "claim_cycles"},
+    {"claim_file"},
+    {"claims", "invariance", "plan", "pdf"},
+    {"execute", "manifest"},
+    {"pages"},
+    {"front"},
+    {"report"},
+    {"terminal"},
+    {"cli"},
+]
+# Never load torch: a report is made from records without it.
+WITHOUT_TORCH = ["spec", "stats", "store", "analysis", "claims", "plots", "sweep", "report", "cli"]
+BLOCK = """
+import sys
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise ImportError("torch is not to be loaded")
+sys.meta_path.insert(0, NoTorch())
+"""
+MODULES = sorted(path for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+FILES = sorted([*PACKAGE.glob("*.py"), *(ROOT / "tests").glob("*.py")])
+
+
+def imports(path: Path) -> set[str]:
+    """Return the modules of the package that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "grokcore":
+            found |= {alias.name for alias in node.names if (PACKAGE / f"{alias.name}.py").is_file()}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("grokcore."):
+            found.add(str(node.module).split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("grokcore.")}
+    return found
+
+
+def test_every_module_stands_on_one_floor() -> None:
+    placed = [name for floor in FLOORS for name in floor]
+    assert sorted(placed) == [path.stem for path in MODULES]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_module_imports_only_from_floors_below(path: Path) -> None:
+    below: set[str] = set()
+    for floor in FLOORS:
+        if path.stem in floor:
+            break
+        below |= floor
+    assert imports(path) <= below, imports(path) - below
+
+
+def test_imports_are_seen() -> None:
+    assert {"parts", "spec"} <= imports(PACKAGE / "store.py") and "train" in imports(PACKAGE / "pool.py")
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent == PACKAGE], ids=lambda path: path.stem)
+def test_file_has_at_most_300_lines(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 300
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_functions_have_at_most_50_lines(path: Path) -> None:
+    functions = [
+        n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
+    long = {node.name: size for node in functions if (size := (node.end_lineno or 0) - node.lineno + 1) > 50}
+    assert not long
+
+
+def run(code: str) -> str:
+    """Run code in a fresh process in which torch cannot be imported; return what it printed."""
+    ended = subprocess.run([sys.executable, "-c", BLOCK + code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+@pytest.mark.parametrize("module", WITHOUT_TORCH)
+def test_module_needs_no_torch(module: str) -> None:
+    run(f"import grokcore.{module}")
+
+
+def test_report_is_planned_loaded_and_judged_without_torch() -> None:
+    code = """
+from grokcore import front, report
+from grokcore.store import Store
+from grokcore.sweep import sweep
+store = Store()
+plans = report.make_plan()
+runs = {spec.id: spec for plan in plans for spec in plan.specs}
+sweep(list(runs.values()), store=Store(cache="no-cache", records=store.records), train=False)
+found = front.evidence(store, list(runs))
+figure = front.grokking_figure(found.curves)
+page = front.front_page(found, [], figure, "0")
+print(found.n_runs == len(runs), "<svg" in page.body, page.body.count('<tr id="'))
+"""
+    assert run(code).split() == ["True", "True", "19"]
