@@ -72,12 +72,15 @@ def repository() -> Path:
 
 
 class Store:
-    """The runs at hand: `cache` (a file a run, written by sweeps) and `records` (committed, a file an experiment)."""
+    """The runs at hand: `cache` (a file a run, written by sweeps) and `records` (committed, a file an experiment).
+
+    Where they are not given: the folders that GROKCORE_CACHE and GROKCORE_RECORDS name, else those of the repository.
+    """
 
     def __init__(self, cache: str | Path | None = None, records: str | Path | None = None) -> None:
         data = repository() / "data"
         self.cache = Path(cache or os.environ.get("GROKCORE_CACHE") or data / "cache")
-        self.records = Path(records or data / "records")
+        self.records = Path(records or os.environ.get("GROKCORE_RECORDS") or data / "records")
         self._tables: dict[str, pa.Table] = {}
 
     def headers(self, experiment: str) -> dict[str, dict[str, Any]]:
