@@ -78,6 +78,15 @@ def test_slope_and_interval_of_noisy_points():
     assert found.low < 3 < found.high
 
 
+def test_slope_interval_is_that_of_polyfit_on_the_same_resamples():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=12), rng.normal(size=12)
+    chosen = np.random.default_rng(7).integers(0, 12, (300, 12))
+    slopes = [np.polyfit(x[rows], y[rows], 1)[0] for rows in chosen]
+    found = bootstrap_slope(x, y, confidence=0.9, resamples=300, seed=7)
+    assert found[1:] == pytest.approx(tuple(np.quantile(slopes, [0.05, 0.95])))
+
+
 def test_slope_depends_on_its_seed_alone():
     x = np.linspace(0, 1, 30)
     y = np.random.default_rng(5).normal(size=30)
