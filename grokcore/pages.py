@@ -104,8 +104,21 @@ def notebook_page(executed: Executed, specs: Sequence[RunSpec], scale: str, vers
     if executed.failure is not None:
         body = templates().get_template("failed.html.j2").render(title=heading, failure=executed.failure)
     else:
-        body, _ = _exporter().from_notebook_node(read(executed.output))
+        body = _anchored(_exporter().from_notebook_node(read(executed.output))[0])
     return Page(name, heading, body, told)
+
+
+def _anchored(body: str) -> str:
+    """Give the first table cell that holds nothing but a claim's id that id, so that the front page can lead there."""
+    seen: set[str] = set()
+
+    def anchor(match: re.Match[str]) -> str:
+        name = match.group(1)
+        first = name not in seen and f'id="{name}"' not in body
+        seen.add(name)
+        return f'<td id="{name}">{name}</td>' if first else match.group(0)
+
+    return re.sub(r"<td>([a-z]+-\d+)</td>", anchor, body)
 
 
 def linked(pages: Sequence[Page]) -> list[Page]:
