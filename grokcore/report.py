@@ -3,7 +3,6 @@ publish."""
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 from grokcore import __version__, front, manifest, pages, pdf, plan
 from grokcore.execute import Executed, execute, require_kernel
-from grokcore.pool import Watch
+from grokcore.pool import Watch, cores
 from grokcore.spec import RunSpec
 from grokcore.store import Store, repository
 from grokcore.sweep import MissingRuns, estimate, missing, sweep
@@ -140,7 +139,7 @@ def ensure(
     absent = list({spec.id: spec for spec in specs}.values()) if fresh else missing(specs, store)
     if not absent:
         return
-    hours = estimate(absent, store, jobs)
+    hours = estimate(absent, Store() if fresh else store, jobs)  # from what is recorded of their like
     if not train:
         raise MissingRuns(absent, hours)
     say(f"training {len(absent)} runs, about {duration(hours * 3600)}")
@@ -165,8 +164,7 @@ def _execute(plans: list[Plan], work: Path, store: Store, jobs: int | None, kern
         "GROKCORE_RECORDS": str(store.records.resolve()),
     }
     wanted = {one.path: one.parameters for one in plans}
-    at_once = jobs or os.cpu_count() or 1
-    return execute(wanted, work, jobs=at_once, kernel=kernel, environment=environment, watch=told)
+    return execute(wanted, work, jobs=jobs or cores(), kernel=kernel, environment=environment, watch=told)
 
 
 def _pages(plans: list[Plan], executed: list[Executed], scale: str, store: Store, site: Path) -> list[pages.Page]:

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from tiny import write_notebook
 
-from grokcore import cli, report, terminal
+from grokcore import cli, manifest, report, terminal
+from grokcore.execute import Executed, Failure
 from grokcore.pool import Progress
 from grokcore.spec import msu, periodic
 from grokcore.store import Store
@@ -219,6 +220,28 @@ def test_report_that_cannot_be_made_is_one_message(
     assert cli.main(["report", *arguments]) == code
     said = capsys.readouterr().err
     assert said.startswith("grokcore report: ") and message in said and "Traceback" not in said
+
+
+def test_report_is_packed_and_a_failed_notebook_makes_the_code_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, made = tmp_path / "out", tmp_path / "made"
+    made.mkdir()
+    (made / "index.html").write_text("page")
+    manifest.publish(made, out, {})
+    failure = Failure(3, 7, "x = 1 / 0\n", "ZeroDivisionError: division by zero", "")
+    good, bad = (Executed(tmp_path / f"{n}.ipynb", out, {}, f, 1.0) for n, f in (("a", None), ("b", failure)))
+    monkeypatch.setattr(cli.report, "build", lambda *_, **__: report.Report(out, [good], pdf=False))
+    assert cli.main(["report", "--zip", str(tmp_path / "r.zip")]) == 0 and (tmp_path / "r.zip").is_file()
+    assert f"wrote {out / 'index.html'}\npacked 2 files into {tmp_path / 'r.zip'}" in capsys.readouterr().out
+    monkeypatch.setattr(cli.report, "build", lambda *_, **__: report.Report(out, [good, bad], pdf=True))
+    assert cli.main(["report"]) == 1
+    told = capsys.readouterr()
+    assert (
+        told.err
+        == "grokcore report: b.ipynb failed in cell 3 of 7 (`x = 1 / 0`): ZeroDivisionError: division by zero\n"
+    )
+    assert "grokking.pdf" in told.out
 
 
 def test_interrupt_ends_with_code_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
