@@ -1,0 +1,28 @@
+"""What all tests share: one thread a process, and a store that is empty and thrown away."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the networks are too small for more
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+from recorded import RUNS, record  # noqa: E402
+
+from grokcore.store import Store  # noqa: E402
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store in a temporary folder."""
+    return Store(cache=tmp_path / "cache", records=tmp_path / "records")
+
+
+@pytest.fixture
+def packed(store: Store) -> Store:
+    """Two experiments in the records, of the made-up runs 0 and 2 and of run 1, and nothing in the cache."""
+    for spec in RUNS:
+        store.save(record(spec))
+    store.pack("first", [RUNS[0].id, RUNS[2].id])
+    store.pack("second", [RUNS[1].id])
+    return Store(store.cache.parent / "empty", store.records)
