@@ -191,6 +191,7 @@ class _Meter:
     def __init__(self, specs: Sequence[RunSpec], folder: Path, watch: Watch | None) -> None:
         self.specs, self.folder, self.watch = specs, folder, watch
         self.done, self.began, self.latest = 0, time.monotonic(), 0.0
+        self.labels = _labels(specs)
 
     def report(self, last: bool = False) -> None:
         now = time.monotonic()
@@ -202,12 +203,21 @@ class _Meter:
         for spec in self.specs:
             path = self.folder / spec.id
             lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-            label = f"{spec.task.operation}, α = {spec.alpha:g}, {spec.optimizer.name}, seed {spec.seed}"
             evaluated = [json.loads(line) for line in lines if line.endswith("\n")]
-            rows += [(spec.id, *values, label) for values in evaluated]
+            rows += [(spec.id, *values, self.labels[spec.id]) for values in evaluated]
             done += evaluated[-1][0] if evaluated else 0
         curves = pd.DataFrame(rows, columns=["run", "step", "train_accuracy", "val_accuracy", "label"])
         total = sum(spec.steps for spec in self.specs)
         rate = done / max(now - self.began, 1e-9)
         left = (total - done) / rate if done else None
         self.watch(Progress(self.done, len(self.specs), done, total, rate, left, curves))
+
+
+def _labels(specs: Sequence[RunSpec]) -> dict[str, str]:
+    """Name each run by its operation and by what else differs between the runs of the sweep."""
+    columns = pd.DataFrame([spec.columns() for spec in specs]).set_index("run")
+    differ = [name for name in columns if name != "operation" and columns[name].nunique(dropna=False) > 1]
+    return {
+        str(run): ", ".join([str(row["operation"]), *(f"{name} {row[name]}" for name in differ)])
+        for run, row in columns.iterrows()
+    }
