@@ -38,7 +38,7 @@ def _by_name(field: str, value: Any, known: dict[str, type[Part]]) -> Any:
     value = {"name": value} if isinstance(value, str) else value
     if not isinstance(value, dict) or value.get("name") not in known:
         given = value.get("name") if isinstance(value, dict) else value
-        raise ValueError(f"unknown {field} {given!r}; {nearest(str(given), known)}")
+        raise SpecError(f"unknown {field} {given!r}; {nearest(str(given), known)}")
     return known[value["name"]](**value)
 
 
@@ -140,20 +140,18 @@ def replace(spec: RunSpec, **changes: Any) -> RunSpec:
     """
     values = {name: getattr(spec, name) for name in RunSpec.model_fields}
     values |= {name: changes.pop(name) for name in list(changes) if name in values}
-    for name in ("task", "model", "optimizer"):
-        part = values[name]
+    for name, known in (("task", None), ("model", MODELS), ("optimizer", OPTIMIZERS)):
+        part = values[name] = _by_name(name, values[name], known) if known else values[name]
         own = [key for key in changes if isinstance(part, BaseModel) and key in type(part).model_fields]
         if own:
             new = {key: changes.pop(key) for key in own}
             kept = _canonical(part) | {key: value for key, value in part if key in ("module_class",)}
             values[name] = type(part)(**{**kept, **new})
     if changes:
-        parts = (spec.task, spec.model, spec.optimizer)
-        known = [
-            *RunSpec.model_fields,
-            *(key for part in parts for key in type(part).model_fields if key != "name"),
-        ]
-        raise SpecError(f"this run has no field {next(iter(changes))!r}; {nearest(next(iter(changes)), known)}")
+        parts = (values[name] for name in ("task", "model", "optimizer") if isinstance(values[name], BaseModel))
+        fields = [key for part in parts for key in type(part).model_fields if key not in ("name", "module_class")]
+        wrong = next(iter(changes))
+        raise SpecError(f"this run has no field {wrong!r}; {nearest(wrong, [*RunSpec.model_fields, *fields])}")
     return RunSpec(**values)
 
 

@@ -58,8 +58,16 @@ class Record:
 
 
 def make_record(spec: RunSpec, curve: Mapping[str, np.ndarray], status: str, provenance: dict[str, Any]) -> Record:
-    """Return a record whose curve has the precision of the files: int32 steps and float32 measures."""
-    columns = {name: values.astype(np.int32 if name == "step" else np.float32) for name, values in curve.items()}
+    """Return a record whose curve has the precision of the files: int32 steps and float32 measures.
+
+    Numbers too large for it become infinite, and every NaN the one that a file gives back.
+    """
+    columns: dict[str, np.ndarray] = {}
+    for name, values in curve.items():
+        with np.errstate(over="ignore"):
+            columns[name] = values.astype(np.int32 if name == "step" else np.float32)
+        if name != "step":
+            columns[name][np.isnan(columns[name])] = np.nan
     return Record(spec, pd.DataFrame(columns), status, provenance)
 
 

@@ -216,7 +216,6 @@ def test_derived_seeds_of_uses_and_runs_differ() -> None:
     assert msu(init_seed=7).derived_seed("split") == msu().derived_seed("split")
 
 
-@pytest.mark.xfail(strict=True, reason="replace looks for fields in a part's name")
 def test_a_part_and_its_fields_can_be_replaced_together() -> None:
     assert msu(optimizer="sgd", momentum=0.9).optimizer == SGD(momentum=0.9)
     assert msu(model="periodic", layernorm=False).model == PeriodicConfig(layernorm=False)
