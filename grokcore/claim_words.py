@@ -110,7 +110,7 @@ def gaps(cells: dict[str, dict[int, Any]], wanted: dict[str, dict[str, Any]]) ->
 def describe(cell: dict[str, Any]) -> str:
     """Return the settings of a cell that tell it from others of its source."""
     said = [f"{name} {cell[name]}".replace("_", " ") for name in SHOWN if cell.get(name) is not None]
-    said += [f"{cell['n_layers']} layers"] if "layernorm" in cell else []
+    said += [f"{cell['n_layers']} layer{'s' * (cell['n_layers'] > 1)}"] if "layernorm" in cell else []
     said += ["no LayerNorm"] if cell.get("layernorm") is False else []
     return ", ".join([*said, f"{_write(cell['budget'], 'step')} steps"])
 

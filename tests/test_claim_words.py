@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grokcore import claim_words
+from grokcore import claim_words, claims
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,11 @@ def test_numbers_in_words(values, budgets, kind, words):
 def test_numbers_have_three_kinds():
     with pytest.raises(ValueError, match="step, share or number, not 'percent'"):
         format(claim_words.Shown([1.0]), "percent")
+
+
+def test_a_cell_is_described_by_what_tells_it_from_others():
+    cells = claims.load()["periodic-6"].cells
+    words = {name: claim_words.describe(cell).replace("\N{NO-BREAK SPACE}", " ") for name, cell in cells.items()}
+    assert words["two_layers"] == "operation x+y, alpha 0.4, optimizer sgd, weight decay 0.001, 2 layers, 40 000 steps"
+    assert "1 layer, no LayerNorm" in words["one_layer_control"]
+    assert "layer" not in claim_words.describe(claims.load()["msu-1"].cells["main"])
