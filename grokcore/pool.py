@@ -215,9 +215,10 @@ class _Meter:
 
 def _labels(specs: Sequence[RunSpec]) -> dict[str, str]:
     """Name each run by its operation and by what else differs between the runs of the sweep."""
-    columns = pd.DataFrame([spec.columns() for spec in specs]).set_index("run")
-    differ = [name for name in columns if name != "operation" and columns[name].nunique(dropna=False) > 1]
+    columns = {spec.id: spec.columns() for spec in specs}
+    differ = [name for name in specs[0].columns() if len({values[name] for values in columns.values()}) > 1]
+    shown = [name for name in differ if name not in ("run", "operation")]
     return {
-        str(run): ", ".join([str(row["operation"]), *(f"{name} {row[name]}" for name in differ)])
-        for run, row in columns.iterrows()
+        run: ", ".join([values["operation"], *(f"{name} {values[name]}" for name in shown)])
+        for run, values in columns.items()
     }
