@@ -114,9 +114,9 @@ def _anchored(body: str) -> str:
 
     def anchor(match: re.Match[str]) -> str:
         name = match.group(1)
-        first = name not in seen and f'id="{name}"' not in body
+        where = "" if name in seen or f'id="{name}"' in body else f' id="{name}"'
         seen.add(name)
-        return f'<td id="{name}">{name}</td>' if first else match.group(0)
+        return f'<td class="claim-id"{where}>{name}</td>'
 
     return re.sub(r"<td>([a-z]+-\d+)</td>", anchor, body)
 

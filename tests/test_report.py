@@ -199,7 +199,8 @@ def test_front_page_has_a_verdict_in_words_for_every_claim(built: report.Report)
 
 def test_claim_is_found_where_its_notebook_first_names_it(built: report.Report) -> None:
     text = page(built, "01_good")
-    assert '<td id="msu-1">msu-1</td>\n<td>It groks.</td>' in text and "<td>msu-1</td>\n<td>Again.</td>" in text
+    assert '<td class="claim-id" id="msu-1">msu-1</td>\n<td>It groks.</td>' in text
+    assert '<td class="claim-id">msu-1</td>\n<td>Again.</td>' in text
 
 
 def test_nothing_half_written_is_left(built: report.Report) -> None:

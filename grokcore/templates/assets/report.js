@@ -1,6 +1,7 @@
 // Formulas: typeset offline by the MathJax that lies beside this file; code, tables of numbers and navigation are left alone.
 window.MathJax = {
   tex: { inlineMath: [["$", "$"], ["\\(", "\\)"]], processEscapes: true },
+  svg: { scale: 0.94 },
   options: { enableMenu: false, skipHtmlTags: ["script", "noscript", "style", "textarea", "pre", "code", "button", "svg"] },
 };
 
