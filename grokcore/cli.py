@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,12 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     interrupted."""
     given = parser().parse_args(arguments)
     try:
-        return given.run(given)
+        code = given.run(given)
+        sys.stdout.flush()
+        return code
     except WRONG_USE as error:
         print(f"grokcore {given.command}: {error}", file=sys.stderr)
         return 2
     except WENT_WRONG as error:
         print(f"grokcore {given.command}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader has gone, as in `grokcore runs list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted; what had ended is saved, the same command goes on from there", file=sys.stderr)

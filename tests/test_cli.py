@@ -1,6 +1,7 @@
 """The command line: its answers, its exit codes, and one clear message for each way of using it wrongly."""
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -259,6 +260,17 @@ def test_bar_tells_runs_rate_and_time_left(capsys: pytest.CaptureFixture[str]) -
     said = capsys.readouterr().err
     assert " 25 %|" in said and "3 of 12 runs, 410 steps/s, 13 min left" in said and "100 %|" in said
     assert terminal.describe(Progress(0, 2, 0, 10, 0.0, None, pd.DataFrame())) == "0 of 2 runs, 0 steps/s"
+
+
+def test_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
+    places = {"GROKCORE_CACHE": str(tmp_path), "GROKCORE_RECORDS": str(tmp_path)}
+    command = [sys.executable, "-m", "grokcore.cli", "runs", "list"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env={**os.environ, **places}, text=True, stdout=pipe, stderr=pipe) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+    assert process.returncode == 1 and said == ""
 
 
 def test_command_is_a_module_too() -> None:
