@@ -34,7 +34,7 @@ REPORT = """examples:
       the whole report from the recorded runs, into reports/
   grokcore report 02_alpha_sweep --set seeds=[0,1,2] --train
       one notebook with other parameters, trained where not recorded, into drafts/
-  grokcore report --scale smoke --train --jobs 2 --out /tmp/smoke
+  grokcore report --scale smoke --train --jobs 2 --out smoke-report
   grokcore report --zip report.zip
       the same, packed as one file to send or to host"""
 RUNS = """examples:
