@@ -7,6 +7,7 @@ and the first block's projections once a token at every position: the same funct
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from grokcore import tasks
 from grokcore.parts import GrokformerConfig, PeriodicConfig, SpecError, Task, UserModelConfig
 from grokcore.spec import RunSpec
 
@@ -207,8 +209,18 @@ def build(spec: RunSpec) -> nn.Module:
             )
         else:
             model = config.module_class(**config.arguments)
-    if any(isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0 for part in model.modules()):
-        raise SpecError(
-            "the module has dropout, whose randomness is not a function of the run's seed: set p=0 or leave it out"
-        )
+            _check_user_model(model, spec)
     return model.to(getattr(torch, spec.precision))
+
+
+@torch.no_grad()
+def _check_user_model(model: nn.Module, spec: RunSpec) -> None:
+    """Try a copy of a user's module on some rows: logits `[N, V ≥ p]`, and the same again for the same rows."""
+    tokens = torch.from_numpy(tasks.table(spec.task)[0][:64])
+    trial = copy.deepcopy(model)
+    first, again = trial(tokens), trial(tokens)
+    if first.ndim != 2 or first.shape[0] != len(tokens) or first.shape[1] < spec.task.p:
+        given, wanted = list(first.shape), f"[{len(tokens)}, {spec.task.p} or more]"
+        raise SpecError(f"the module maps tokens {list(tokens.shape)} to {given}; logits have the shape {wanted}")
+    if not torch.equal(first, again):
+        raise SpecError("the module draws random numbers (dropout?), which the seed does not give: set p=0 or leave it out")

@@ -248,6 +248,30 @@ def test_bad_user_modules_are_refused() -> None:
         models.user_model(made["Made"])
 
 
+class Attends(nn.Module):
+    """Dropout that is no module of its own: torch's attention draws its random numbers in the forward pass."""
+
+    def __init__(self, drop: float) -> None:
+        super().__init__()
+        self.embed, self.out = nn.Embedding(11, 8), nn.Linear(8, 11)
+        self.attention = nn.MultiheadAttention(8, 2, dropout=drop, batch_first=True)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embed(tokens)
+        return self.out(self.attention(x, x, x, need_weights=False)[0][:, -1])
+
+
+def test_random_numbers_in_training_are_refused() -> None:
+    models.build(replace(user_run(), model=models.user_model(Attends, drop=0.0)))
+    with pytest.raises(SpecError, match="dropout|random"):
+        models.build(replace(user_run(), model=models.user_model(Attends, drop=0.5)))
+
+
+def test_arguments_of_a_users_module_have_to_be_plain_values() -> None:
+    with pytest.raises(SpecError, match="arguments"):
+        _ = replace(user_run(), model=models.user_model(Pairs, width=6, drop=torch.zeros(1))).id
+
+
 def test_models_are_made_from_their_configuration() -> None:
     task = Task(operation="x+y", p=5, n_operands=3)
     logits = models.Grokformer(GrokformerConfig(d_model=8, n_layers=1), task)(torch.zeros(2, 3, dtype=torch.long))
