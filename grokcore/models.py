@@ -223,4 +223,4 @@ def _check_user_model(model: nn.Module, spec: RunSpec) -> None:
         given, wanted = list(first.shape), f"[{len(tokens)}, {spec.task.p} or more]"
         raise SpecError(f"the module maps tokens {list(tokens.shape)} to {given}; logits have the shape {wanted}")
     if not torch.equal(first, again):
-        raise SpecError("the module draws random numbers (dropout?), which the seed does not give: set p=0 or leave it out")
+        raise SpecError("the module draws random numbers (dropout?), unknown to the seed: set p=0 or leave it out")

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
 ModularOperation = Literal[
     "x+y",
@@ -187,7 +187,7 @@ class UserModelConfig(Part):
     name: Literal["user"] = "user"
     class_name: str
     source: str
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
     module_class: Any = Field(default=None, exclude=True, repr=False)
 
 
