@@ -17,17 +17,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from grokcore.style import (
-    BLACK,
-    COLLAPSE,
-    GREY,
-    TRAIN,
-    VALIDATION,
-    bundle,
-    name_and_colour,
-    thousands,
-)
+from grokcore.style import BLACK, COLLAPSE, GREY, TRAIN, VALIDATION, bundle, name_and_colour
+from grokcore.style import alpha_colour as alpha_colour
+from grokcore.style import operation_colour as operation_colour
+from grokcore.style import operation_name as operation_name
+from grokcore.style import optimizer_name as optimizer_name
+from grokcore.style import reached as reached
 from grokcore.style import show as show
+from grokcore.style import table as table
+from grokcore.style import thousands as thousands
 from grokcore.style import use_style as use_style
 
 
@@ -105,9 +103,11 @@ def collapses(dips: pd.DataFrame, ax: Axes) -> Axes:
     return ax
 
 
-def points(point_1: float | None, point_2: float | None, ax: Axes) -> Axes:
+def points(
+    point_1: float | None, point_2: float | None, ax: Axes, *, names: tuple[str, str] = ("point 1", "point 2")
+) -> Axes:
     """Mark point 1 (training 100 %) and point 2 (training and validation 100 %), where they were reached."""
-    for name, step in (("point 1", point_1), ("point 2", point_2)):
+    for name, step in zip(names, (point_1, point_2), strict=True):
         if step is not None and math.isfinite(step):
             ax.axvline(step, color=BLACK, lw=1.0, ls=(0, (1, 2)))
             place = {"transform": ax.get_xaxis_transform(), "ha": "center", "va": "bottom"}

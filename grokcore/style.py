@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import re
 from collections.abc import Hashable
 from typing import Any
@@ -16,19 +17,16 @@ from xml.sax.saxutils import escape, quoteattr
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-TRAIN, VALIDATION = "#0173b2", "#de8f05"
-GREY, BLACK, COLLAPSE = "#949494", "#1a1a1a", "#ca9161"
-OPERATION = {
-    "x*y": "#029e73",
-    "x/y": "#cc78bc",
-    "x*y+y*y": "#d55e00",
-    "sin(x+y)": "#56b4e9",
-    "x+y": "#7f5f00",
-}
-OPTIMIZER = {"adamw": "#029e73", "adam": "#d55e00", "sgd": "#56b4e9", "rmsprop": "#cc78bc"}
+# Distinct for colour-blind readers, after Okabe and Ito.
+TRAIN, VALIDATION, GREEN, RED, PINK, COLLAPSE, _, GREY, _, SKY = sns.color_palette("colorblind").as_hex()
+BLACK, OCHRE = "#1a1a1a", "#7f5f00"
+OPERATION = {"x*y": GREEN, "x/y": PINK, "x*y+y*y": RED, "sin(x+y)": SKY, "x+y": OCHRE}
+OPTIMIZER = {"adamw": GREEN, "adam": RED, "sgd": SKY, "rmsprop": PINK}
 OPTIMIZER_NAME = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD", "rmsprop": "RMSprop"}
 STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
@@ -38,6 +36,7 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
     "font.size": 10,
     "axes.titlesize": 10.5,
+    "axes.titlepad": 13,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -65,6 +64,11 @@ def operation_name(operation: str) -> str:
     return operation.replace("*", "·").replace("y+y", "y + y")
 
 
+def operation_colour(operation: str) -> str:
+    """Return the colour of an operation, black for one that has none of its own."""
+    return OPERATION.get(operation, BLACK)
+
+
 def optimizer_name(optimizer: str, weight_decay: float) -> str:
     """Return the optimizer as it stands in a figure, with its weight decay: `AdamW, weight decay 1`."""
     name = OPTIMIZER_NAME.get(optimizer, optimizer)
@@ -79,7 +83,7 @@ def name_and_colour(by: str, key: Any) -> tuple[str, str]:
     if by == "alpha":
         return f"α = {key:g}", alpha_colour(key)
     if by == "operation":
-        return operation_name(key), OPERATION.get(key, BLACK)
+        return operation_name(key), operation_colour(key)
     if by == "optimizer":
         colour = BLACK if key[0] == "adamw" and not key[1] else OPTIMIZER.get(key[0], BLACK)
         return optimizer_name(*key), colour
@@ -89,6 +93,23 @@ def name_and_colour(by: str, key: Any) -> tuple[str, str]:
 def thousands(value: float, _position: Hashable = None) -> str:
     """Return a number of steps with its thousands apart, as an axis formatter: `10 000`."""
     return f"{value:,.0f}".replace(",", "\N{NO-BREAK SPACE}") if value >= 1 else f"{value:g}"
+
+
+def reached(step: float, budget: float) -> str:
+    """Return the step at which something was reached for a reader: `3 450`, or `> 10 000` if not in the budget."""
+    return f"> {thousands(budget)}" if math.isnan(step) else thousands(step)
+
+
+def table(runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Return a summary (`analysis.summary`) for a reader, a row a run: the columns named, then what it came to."""
+    shown = runs[list(columns)].copy()
+    if "operation" in shown:
+        shown["operation"] = [operation_name(operation) for operation in runs["operation"]]
+    shown["outcome"] = runs["outcome"]
+    for name, column in (("training 99 %", "train_99_first"), ("validation 99 %", "val_99_sustained")):
+        shown[name] = [reached(s, b) for s, b in zip(runs[column], runs["steps"], strict=True)]
+    shown["best validation"] = [f"{best:.1%}" for best in runs["best_val_accuracy"]]
+    return shown.set_index(columns[0])
 
 
 def svg(fig: Figure, alt: str) -> str:

@@ -157,9 +157,7 @@ def test_chance_is_one_in_p(ax):
 
 
 def test_steps_to_draws_the_censored_open_at_their_budget(ax):
-    runs = pd.DataFrame(
-        {"run": list("abc"), "operation": "x*y", "alpha": [0.4, 0.4, 0.3], "steps": [900, 900, 700]}
-    )
+    runs = pd.DataFrame({"run": list("abc"), "operation": "x*y", "alpha": [0.4, 0.4, 0.3], "steps": [900, 900, 700]})
     plots.steps_to(runs.assign(val_99_sustained=[100.0, 300.0, np.nan]), ax)
     median, reached, censored = ax.get_lines()
     np.testing.assert_array_equal(median.get_ydata(), [200.0])
@@ -173,9 +171,7 @@ def test_steps_to_draws_the_censored_open_at_their_budget(ax):
 
 
 def test_invariance_separates_the_declared_subset(ax):
-    frame = pd.DataFrame(
-        {"parameter": ["W_E", "W_Q"], "change": [0.0, 2.0], "scale_invariant": [True, False]}
-    )
+    frame = pd.DataFrame({"parameter": ["W_E", "W_Q"], "change": [0.0, 2.0], "scale_invariant": [True, False]})
     plots.invariance(frame, ax)
     inside, outside = ax.get_lines()
     assert inside.get_xdata()[0] == 1e-17 and outside.get_xdata()[0] == 2.0  # 0 has no place on a log axis
@@ -266,3 +262,24 @@ def test_live_is_silent_without_a_notebook_or_without_curves(monkeypatch):
 def test_the_live_plot_has_a_panel_a_run_and_shows_the_last_twelve():
     panels = [ax for ax in plots._progress(progress(3, runs=14)).axes if ax.get_visible()]
     assert [ax.get_title() for ax in panels] == [f"run {i}" for i in range(2, 14)]
+
+
+def test_a_step_that_was_not_reached_is_more_than_the_budget():
+    assert plots.reached(3450.0, 10_000) == "3\N{NO-BREAK SPACE}450"
+    assert plots.reached(float("nan"), 10_000) == "> 10\N{NO-BREAK SPACE}000"
+
+
+def test_the_table_names_operations_and_what_came_of_each_run():
+    reached = {"train_99_first": [100.0, 200.0], "val_99_sustained": [900.0, np.nan], "steps": [1000, 1000]}
+    runs = pd.DataFrame({"operation": ["x*y", "x*y+y*y"], "alpha": 0.4, "outcome": ["GROKKED", "MEMORISED_ONLY"]})
+    shown = plots.table(runs.assign(**reached, best_val_accuracy=[1.0, 0.0512]), "operation", "alpha")
+    assert list(shown.index) == ["x·y", "x·y + y·y"] and shown.index.name == "operation"
+    assert list(shown.columns) == ["alpha", "outcome", "training 99 %", "validation 99 %", "best validation"]
+    assert list(shown["validation 99 %"]) == ["900", "> 1\N{NO-BREAK SPACE}000"]
+    assert list(shown["best validation"]) == ["100.0%", "5.1%"]
+
+
+def test_an_operation_without_a_colour_is_black_and_points_can_be_named(ax):
+    assert plots.operation_colour("x^2+y^2") == style.BLACK != plots.operation_colour("x*y")
+    plots.points(10, 20, ax, names=("training", "validation"))
+    assert [text.get_text() for text in ax.texts] == ["training", "validation"]
