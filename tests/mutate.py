@@ -101,6 +101,8 @@ def run_tests(root: Path, arguments: Sequence[str], mutant: Mutant | None = None
             (copy / mutant.file).write_text(text)
         environment = {**os.environ, "PYTHONPATH": str(copy), "GROKCORE_CACHE": f"{folder}/cache"}
         environment |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        if "--nbval" not in arguments:  # the plug-ins take longer to load than most of these tests to run
+            environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         command = [sys.executable, "-c", LAUNCHER, "-x", "-q", "-p", "no:cacheprovider", *arguments]
         try:
             done = subprocess.run(
