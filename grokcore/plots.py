@@ -142,6 +142,7 @@ def steps_to(
     ax.set_yscale("log")
     ax.set_ylabel("optimisation steps")
     ax.yaxis.set_major_formatter(FuncFormatter(thousands))
+    ax.yaxis.set_minor_formatter(FuncFormatter(thousands))
     return ax
 
 
@@ -222,6 +223,8 @@ def _groups(frame: pd.DataFrame, by: str) -> Iterator[tuple[str, str, pd.DataFra
 
 def _steps_axis(ax: Axes, log: bool) -> Axes:
     ax.set_xscale("log" if log else "linear")
+    if not log:
+        ax.locator_params(axis="x", nbins=5)
     ax.xaxis.set_major_formatter(FuncFormatter(thousands))
     place = ax.get_subplotspec()
     below = place is not None and not place.is_last_row() and len(ax.get_shared_x_axes().get_siblings(ax)) > 1

@@ -283,3 +283,9 @@ def test_an_operation_without_a_colour_is_black_and_points_can_be_named(ax):
     assert plots.operation_colour("x^2+y^2") == style.BLACK != plots.operation_colour("x*y")
     plots.points(10, 20, ax, names=("training", "validation"))
     assert [text.get_text() for text in ax.texts] == ["training", "validation"]
+
+
+def test_a_linear_axis_of_steps_has_few_enough_labels_for_a_narrow_panel(ax):
+    plots.accuracy(curve(step=STEPS * 40), ax, log=False)
+    low, high = ax.get_xlim()
+    assert len([tick for tick in ax.get_xticks() if low <= tick <= high]) <= 6
