@@ -6,6 +6,7 @@ How seeds and parts become a verdict is said at the top of data/claims.yaml and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,6 @@ from grokcore.claim_words import BUDGET, PART, counted, fill, gaps, listed, near
 from grokcore.claim_words import ClaimsError as ClaimsError
 
 Level = Literal["holds", "holds partly", "fails", "undecided"]
-COLUMNS = ("id", "source", "statement", "verdict", "n_seeds", "n_runs", "measured", "reason", "leaning", "rule_sha256")
 
 
 @dataclass(frozen=True)
@@ -83,21 +83,19 @@ def evaluate(id: str, curves: pd.DataFrame, path: str | Path | None = None) -> V
     )
 
 
-def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    """Return one row a verdict, with what it says in words (the columns `COLUMNS`)."""
-    names = (
-        "id",
-        "source",
-        "statement",
-        "verdict",
-        "n_seeds",
-        "n_runs",
-        "measured",
-        "reason",
-        "leaning",
-        "rule_sha256",
-    )
-    return pd.DataFrame([[getattr(v, name) for name in names] for v in verdicts], columns=pd.Index(names))
+def markdown(verdicts: Sequence[Verdict]) -> str:
+    """Return the verdicts as a table in Markdown, a row each: the claim, its statement, the verdict, what was measured.
+
+    If no verdict rests on a run, a line under the table says that the claims are judged at the sources' scale alone.
+    """
+    rows = ["| claim | said | verdict | measured |", "|---|---|---|---|"]
+    for v in verdicts:
+        measured = " ".join(filter(None, (v.measured, v.reason, v.leaning)))
+        said, measured = (re.sub(r"([\\*_|`$])", r"\\\1", text) for text in (v.statement, measured))
+        rows.append(f"| {v.id} | {said} | **{v.verdict}** | {measured} |")
+    if not any(v.n_runs for v in verdicts):
+        rows += ["", "*None of these runs has the source's settings: the verdicts need the paper scale.*"]
+    return "\n".join(rows)
 
 
 def with_invariance(curves: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -162,6 +163,29 @@ def invariance(measured: pd.DataFrame, ax: Axes) -> Axes:
     return ax
 
 
+def panels(n: int, *, columns: int = 3) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `n` equal plots in rows of `columns` that share their axes, and the plots.
+
+    The tick labels of the steps stand under the lowest plot of each column, those of the values left of each row.
+    """
+    rows = math.ceil(n / columns)
+    fig, grid = plt.subplots(
+        rows,
+        columns,
+        figsize=(9, 2.6 * rows + 0.4),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        gridspec_kw={"hspace": 0.1},
+    )
+    axes = list(grid.flat)
+    for ax in axes[n:]:
+        ax.set_visible(False)
+    for ax in axes[max(n - columns, 0) : n]:
+        ax.tick_params(labelbottom=True)
+    return fig, axes[:n]
+
+
 def legend(fig: Figure, *, columns: int = 4) -> Figure:
     """Put one legend of all the figure's axes under them, where it hides nothing."""
     handles: dict[str, Any] = {}
@@ -226,7 +250,6 @@ def _steps_axis(ax: Axes, log: bool) -> Axes:
     if not log:
         ax.locator_params(axis="x", nbins=5)
     ax.xaxis.set_major_formatter(FuncFormatter(thousands))
-    place = ax.get_subplotspec()
-    below = place is not None and not place.is_last_row() and len(ax.get_shared_x_axes().get_siblings(ax)) > 1
-    ax.set_xlabel("" if below else "optimisation steps")
+    labelled = ax.xaxis.get_tick_params(which="major").get("labelbottom", True)
+    ax.set_xlabel("optimisation steps" if labelled else "")
     return ax

@@ -109,7 +109,7 @@ def table(runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
     for name, column in (("training 99 %", "train_99_first"), ("validation 99 %", "val_99_sustained")):
         shown[name] = [reached(s, b) for s, b in zip(runs[column], runs["steps"], strict=True)]
     shown["best validation"] = [f"{best:.1%}" for best in runs["best_val_accuracy"]]
-    return shown.set_index(columns[0])
+    return shown.set_index(columns[0]).rename_axis(index=None, columns=columns[0])
 
 
 def svg(fig: Figure, alt: str) -> str:

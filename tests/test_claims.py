@@ -192,14 +192,12 @@ def test_an_unknown_claim_gets_the_nearest_id():
         claims.evaluate("perodic-7", grokking())
 
 
-def test_table_has_one_row_a_verdict():
+def test_markdown_has_one_row_a_verdict_and_shows_an_operation_as_it_is_written():
     verdicts = [claims.evaluate(id, seeds(4000.0, 4000.0, 4000.0)) for id in ("msu-1", "msu-2")]
-    rows = claims.table(verdicts)
-    assert rows[["id", "verdict", "n_seeds"]].to_numpy().tolist() == [
-        ["msu-1", "confirmed", 3],
-        ["msu-2", "not settled", 0],
-    ]
-    assert claims.table([]).empty and list(claims.table([])) == list(rows)
+    rows = claims.markdown(verdicts).splitlines()
+    assert len(rows) == 4 and rows[2].startswith("| msu-1 |") and "| **confirmed** |" in rows[2]
+    assert r"x\*y + y\*y does not reach it. | **not settled** |" in rows[3]
+    assert "the verdicts need the paper scale" in claims.markdown(verdicts[1:])
 
 
 def test_measured_invariance_reaches_its_claim():

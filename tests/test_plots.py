@@ -273,7 +273,7 @@ def test_the_table_names_operations_and_what_came_of_each_run():
     reached = {"train_99_first": [100.0, 200.0], "val_99_sustained": [900.0, np.nan], "steps": [1000, 1000]}
     runs = pd.DataFrame({"operation": ["x*y", "x*y+y*y"], "alpha": 0.4, "outcome": ["GROKKED", "MEMORISED_ONLY"]})
     shown = plots.table(runs.assign(**reached, best_val_accuracy=[1.0, 0.0512]), "operation", "alpha")
-    assert list(shown.index) == ["x·y", "x·y + y·y"] and shown.index.name == "operation"
+    assert list(shown.index) == ["x·y", "x·y + y·y"] and shown.columns.name == "operation"
     assert list(shown.columns) == ["alpha", "outcome", "training 99 %", "validation 99 %", "best validation"]
     assert list(shown["validation 99 %"]) == ["900", "> 1\N{NO-BREAK SPACE}000"]
     assert list(shown["best validation"]) == ["100.0%", "5.1%"]
@@ -289,3 +289,13 @@ def test_a_linear_axis_of_steps_has_few_enough_labels_for_a_narrow_panel(ax):
     plots.accuracy(curve(step=STEPS * 40), ax, log=False)
     low, high = ax.get_xlim()
     assert len([tick for tick in ax.get_xticks() if low <= tick <= high]) <= 6
+
+
+def test_panels_show_the_steps_under_every_column():
+    fig, axes = plots.panels(5, columns=3)
+    assert len(axes) == 5 and len(fig.axes) == 6 and not fig.axes[5].get_visible()
+    for ax in axes:
+        plots.trace(curve(), "train_accuracy", ax)
+    fig.canvas.draw()
+    labelled = [any(label.get_text() and label.get_visible() for label in ax.get_xticklabels()) for ax in axes]
+    assert labelled == [False, False, True, True, True] == [bool(ax.get_xlabel()) for ax in axes]
