@@ -248,6 +248,11 @@ def alive(pid: int) -> bool:
     )
 
 
+def listen_to_interrupts() -> None:
+    """Undo what a shell does to its background jobs, which ignore Ctrl-C and hand that down."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_interrupt_ends_the_kernels_and_leaves_nothing(tmp_path: Path) -> None:
     cell = "import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(300)"
     path = write_notebook(tmp_path, "n", [cell])
@@ -263,10 +268,15 @@ def test_interrupt_ends_the_kernels_and_leaves_nothing(tmp_path: Path) -> None:
         str(tmp_path / "out"),
     ]
     environment = {**os.environ, "GROKCORE_CACHE": str(tmp_path / "cache")}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        wait_for(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text() != "")
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=listen_to_interrupts
+    ) as process:
+        try:
+            wait_for(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text() != "")
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert process.returncode == 130 and "interrupted" in errors and "Traceback" not in errors
     wait_for(lambda: not alive(int((tmp_path / "pid").read_text())), 60)
     assert {path.name for path in tmp_path.iterdir()} == {"n.ipynb", "pid"}
