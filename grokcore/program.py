@@ -1,13 +1,14 @@
 """R runs as one program: flat weights `[R, P]` on a device, and the step and the evaluation of all runs at once.
 
 The modules read views of the flat weights. With R = 1 the module is called as it is, with more it is lifted by
-`torch.func.vmap`. Batches, hyperparameters and measures of all steps between two evaluations are on the device
-before the first of them, so that no step waits for the host.
+`torch.func.vmap`. Batches and hyperparameters of all steps between two evaluations are on the device before the first
+of them and measures stay there until the last, so that no step waits for the host. On a GPU the step is one CUDA graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,10 +33,32 @@ def program_key(spec: RunSpec) -> tuple[Any, ...]:
     return (*shape, spec.model.model_dump_json(), spec.optimizer.name)
 
 
-class Program:
-    """The state of R runs; `step` and `evaluate` advance and measure them all, `keep` lets some of them leave."""
+@dataclass
+class Inputs:
+    """What K steps of R runs take, on the device: rows and weights of batches of N, and the optimizer's H scalars."""
 
-    def __init__(self, specs: Sequence[RunSpec], device: torch.device, share: bool) -> None:
+    rows: Tensor  # [K, R, N]
+    weight: Tensor  # [K, R, N]: 1/(examples that count), 0 for padding
+    scalars: Tensor  # [K, H, R, 1]
+    names: list[str]  # of the H scalars
+    widths: list[int]  # [K]: examples of the largest batch among the runs; no run needs more
+
+    def at(self, k: int, width: int | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return rows, weight and scalars of one step, cut to `width` examples."""
+        return self.rows[k, :, :width], self.weight[k, :, :width], self.named(self.scalars[k])
+
+    def named(self, scalars: Tensor) -> dict[str, Tensor]:
+        """Return scalars `[H, R, 1]` by name."""
+        return dict(zip(self.names, scalars, strict=True))
+
+
+class Program:
+    """The state of R runs; `advance` and `evaluate` take and measure their steps, `keep` lets some of them leave.
+
+    With `plain` there is no first-token sharing and no CUDA graph: the same batches, only slower.
+    """
+
+    def __init__(self, specs: Sequence[RunSpec], device: torch.device, *, plain: bool = False) -> None:
         self.specs, self.device, self.optimizer = list(specs), device, specs[0].optimizer.name
         networks = [models.build(spec) for spec in specs]
         self.model = networks[0].to(device)
@@ -48,7 +71,8 @@ class Program:
         self.state = optim.init_state(self.optimizer, self.theta)
         pays = specs[0].task.p < specs[0].batch_size  # a shared position costs p examples
         can_share = getattr(self.model, "shares_first_token", False)
-        self.options = {"share": True} if share and pays and can_share else {}
+        self.options = {"share": True} if pays and can_share and not plain else {}
+        self.captures = device.type == "cuda" and not plain
         invariant = set(getattr(self.model, "scale_invariant", ()))
         marks = torch.cat([torch.full((s.numel(),), float(n in invariant)) for n, s in self.shapes.items()])
         self.mask = marks.to(self.theta) if invariant else None  # [P]
@@ -82,6 +106,9 @@ class Program:
         """Make the leaves that gradients are taken of; with R = 1 they are the module's own parameters."""
         shaped = {name: part.view(-1, *self.shapes[name]) for name, part in self._parts().items()}
         self.single = len(self.specs) == 1
+        self.meter = Meter(len(self.specs), self.device)
+        self.captured: CapturedStep | None = None
+        self.ahead: Inputs | None = None
         if not self.single:
             self.leaves: dict[str, Tensor] = {name: part.detach().requires_grad_() for name, part in shaped.items()}
             return
@@ -101,6 +128,22 @@ class Program:
             return functional_call(self.model, (leaves, fixed), (tokens,), self.options)
 
         return vmap(one, in_dims=(0, 0, None if common else 0))(self.leaves, self.fixed, tokens)
+
+    def advance(self, start: int, stop: int, following: int | None = None) -> None:
+        """Take steps start..stop-1 of every run; their measures go to `meter`.
+
+        While a GPU is still at them, the inputs of the steps up to `following` are drawn.
+        """
+        inputs = self.ahead or self.inputs(start, stop)
+        if self.captures and self.captured is None and start < stop:
+            self.captured = CapturedStep(self, inputs)
+        for k in range(stop - start):
+            if self.captured is not None:
+                self.captured.replay(inputs, k)
+            else:
+                self.meter.add(self.step(*inputs.at(k, inputs.widths[k])))
+        self.meter.count += stop - start
+        self.ahead = self.inputs(stop, following) if self.captures and following is not None else None
 
     def step(self, rows: Tensor, weight: Tensor, h: dict[str, Tensor]) -> Tensor:
         """Advance every run by one step on its rows `[R, N]`; return `STEP_MEASURES` `[M, R]` before the update.
@@ -141,24 +184,28 @@ class Program:
         self.answers, self.previous = answers, self.theta.clone()
         return whole_sets | weights | parts
 
-    def inputs(self, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor]]]:
-        """Yield what `step` takes for steps start..stop-1, drawn on the host and sent to the device together."""
-        if start == stop:
-            return
+    def inputs(self, start: int, stop: int) -> Inputs:
+        """Return what steps start..stop-1 take, drawn on the host and sent to the device together."""
         drawn = [tasks.batches(spec, start, stop) for spec in self.specs]
         counts = np.stack([count for _, count in drawn], axis=1)  # [K, R]
-        rows = np.zeros((stop - start, len(drawn), counts.max()), dtype=np.int64)
+        rows = np.zeros((stop - start, len(drawn), max(chosen.shape[1] for chosen, _ in drawn)), dtype=np.int64)
         for run, (chosen, _) in enumerate(drawn):
-            width = min(chosen.shape[1], rows.shape[2])
-            rows[:, run, :width] = chosen[:, :width]
+            rows[:, run, : chosen.shape[1]] = chosen
         weight = (np.arange(rows.shape[2]) < counts[..., None]) / counts[..., None]
         scalars = optim.hyperparameters(self.specs, start, stop)
-        rows_KRN = torch.from_numpy(rows).to(self.device, non_blocking=True)
-        weight_KRN = torch.from_numpy(weight).to(self.device, self.theta.dtype, non_blocking=True)
-        h_KR1 = {name: torch.from_numpy(value).to(self.device, self.theta.dtype) for name, value in scalars.items()}
-        for k in range(stop - start):
-            width = int(counts[k].max())  # known to the host: what all runs leave out is not computed
-            yield rows_KRN[k, :, :width], weight_KRN[k, :, :width], {name: h[k] for name, h in h_KR1.items()}
+
+        def send(values: np.ndarray, dtype: torch.dtype) -> Tensor:
+            host = torch.from_numpy(values).to(dtype)
+            return (host.pin_memory() if self.device.type == "cuda" else host).to(self.device, non_blocking=True)
+
+        floats = self.theta.dtype
+        return Inputs(
+            send(rows, torch.int64),
+            send(weight, floats),
+            send(np.stack(list(scalars.values()), axis=1), floats),
+            list(scalars),
+            counts.max(axis=1).tolist(),
+        )
 
     def weights(self, run: int) -> dict[str, np.ndarray]:
         """Return the weights of one run by name, copied to the host."""
@@ -178,24 +225,61 @@ class Program:
 class Meter:
     """Mean, minimum and maximum over steps of measures `[M, R]`, kept on the device until they are read."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_runs: int, device: torch.device) -> None:
+        shape = (len(STEP_MEASURES), n_runs)
+        self.sum, self.low, self.high = (torch.empty(shape, dtype=torch.float64, device=device) for _ in range(3))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all steps."""
         self.count = 0
+        self.sum.zero_()
+        self.low.fill_(torch.inf)
+        self.high.fill_(-torch.inf)
 
     def add(self, values: Tensor) -> None:
-        """Take in the measures of one step."""
-        if self.count == 0:
-            self.sum, self.low, self.high = values.double(), values.clone(), values.clone()
-        else:
-            self.sum += values
-            torch.minimum(self.low, values, out=self.low)
-            torch.maximum(self.high, values, out=self.high)
-        self.count += 1
+        """Take in the measures of one step; who calls counts the steps, since a graph runs this without Python."""
+        self.sum += values
+        torch.minimum(self.low, values, out=self.low)
+        torch.maximum(self.high, values, out=self.high)
 
-    def read(self, n_runs: int) -> dict[str, np.ndarray]:
+    def read(self) -> dict[str, np.ndarray]:
         """Return `<measure>_mean`, `_min` and `_max`, each `[R]` (NaN if no step was taken), and start again."""
-        empty = torch.full((len(STEP_MEASURES), n_runs), torch.nan)
-        parts = (self.sum / self.count, self.low, self.high) if self.count else (empty, empty, empty)
-        self.count = 0
-        values = torch.stack([part.double() for part in parts]).cpu().numpy()
+        values = torch.stack([self.sum / max(self.count, 1), self.low, self.high]).cpu().numpy()
+        values = values if self.count else np.full_like(values, np.nan)
+        self.reset()
         kinds = enumerate(("mean", "min", "max"))
         return {f"{name}_{kind}": values[i, m] for i, kind in kinds for m, name in enumerate(STEP_MEASURES)}
+
+
+class CapturedStep:
+    """The step of a program as one CUDA graph, on inputs at a fixed place: launched at once, whatever it consists of.
+
+    Batches have their full width here, with weight 0 where a smaller one ends.
+    """
+
+    def __init__(self, program: Program, inputs: Inputs) -> None:
+        self.fixed = [part[0].clone() for part in (inputs.rows, inputs.weight, inputs.scalars)]
+        changed = [program.theta, *program.state.values(), *(getattr(program.meter, n) for n in ("sum", "low", "high"))]
+        saved = [tensor.clone() for tensor in changed]
+        stream = torch.cuda.Stream(program.device)
+        stream.wait_stream(torch.cuda.current_stream(program.device))
+        with torch.cuda.stream(stream):
+            for _ in range(3):  # what is set up on first use must not be captured
+                self._take(program, inputs)
+        torch.cuda.current_stream(program.device).wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self._take(program, inputs)
+        for tensor, before in zip(changed, saved, strict=True):
+            tensor.copy_(before)
+
+    def _take(self, program: Program, inputs: Inputs) -> None:
+        rows, weight, scalars = self.fixed
+        program.meter.add(program.step(rows, weight, inputs.named(scalars)))
+
+    def replay(self, inputs: Inputs, k: int) -> None:
+        """Take one step."""
+        for fixed, part in zip(self.fixed, (inputs.rows, inputs.weight, inputs.scalars), strict=True):
+            fixed.copy_(part[k])
+        self.graph.replay()

@@ -13,7 +13,7 @@ import torch
 
 from grokcore import tasks
 from grokcore.parts import SpecError
-from grokcore.program import Meter, Program, program_key
+from grokcore.program import Program, program_key
 from grokcore.spec import RunSpec
 
 Status = Literal["finished", "stopped early", "nonfinite"]
@@ -36,14 +36,14 @@ def train(
     specs: Sequence[RunSpec],
     device: str = "cpu",
     *,
-    share: bool = True,
+    plain: bool = False,
     keep_weights: Sequence[int] = (),
     watch: Callable[[int, dict[str, Row]], None] | None = None,
 ) -> Iterator[Trained]:
     """Train runs of one program together and yield each as it ends.
 
     `keep_weights` lists steps at which weights are kept; `watch(step, {run id: measures})` is called
-    after each evaluation; `share=False` computes every position for every example.
+    after each evaluation; `plain` leaves out first-token sharing and the CUDA graph.
     Raises SpecError if runs are given twice or do not share a program (see `program_key`).
     """
     if len({program_key(spec) for spec in specs}) != 1 or len({spec.id for spec in specs}) != len(specs):
@@ -51,22 +51,22 @@ def train(
             f"{len(specs)} runs given; runs trained together differ, but have table shape, architecture, optimizer, "
             "batch size, steps and precision in common: train the others apart"
         )
-    began, program, meter = time.perf_counter(), Program(specs, torch.device(device), share), Meter()
+    began, program = time.perf_counter(), Program(specs, torch.device(device), plain=plain)
     evaluations = set(tasks.evaluation_steps(specs[0].steps))
     kept = {step for step in keep_weights if 0 <= step <= specs[0].steps}
     curves: dict[str, list[Row]] = {spec.id: [] for spec in specs}
     weights: dict[str, dict[int, dict[str, np.ndarray]]] = {spec.id: {} for spec in specs}
     step = 0
-    for stop in sorted(evaluations | kept):
-        for inputs in program.inputs(step, stop):
-            meter.add(program.step(*inputs))
+    stops = sorted(evaluations | kept)
+    for stop, following in zip(stops, [*stops[1:], None], strict=True):
+        program.advance(step, stop, following)
         step = stop
         if step in kept:
             for run, spec in enumerate(program.specs):
                 weights[spec.id][step] = program.weights(run)
         if step not in evaluations:
             continue
-        rows = _rows(step, program, meter)
+        rows = _rows(step, program)
         for run, row in rows.items():
             curves[run].append(row)
         if watch is not None:
@@ -83,11 +83,11 @@ def train(
             program.keep(left)
 
 
-def _rows(step: int, program: Program, meter: Meter) -> dict[str, Row]:
+def _rows(step: int, program: Program) -> dict[str, Row]:
     """Bring one evaluation and the steps before it to the host: a row of the curve for every run id."""
     evaluated = program.evaluate()
     values = dict(zip(evaluated, torch.stack([v.double() for v in evaluated.values()]).cpu().numpy(), strict=True))
-    values |= meter.read(len(program.specs))
+    values |= program.meter.read()
     rows = {}
     for run, spec in enumerate(program.specs):
         position = {"step": step, "epoch": step / tasks.steps_per_epoch(spec)}

@@ -72,7 +72,7 @@ def test_neighbours_of_a_run_that_ends_early_go_on_unchanged(base: RunSpec) -> N
 
 @pytest.mark.parametrize("base", [SGD_RUN, replace(SGD_RUN, n_layers=2), ADAMW_RUN, replace(ADAMW_RUN, n_layers=3)])
 def test_sharing_the_first_token_changes_nothing(base: RunSpec) -> None:
-    assert_same(run_all([base], share=True)[base.id], run_all([base], share=False)[base.id])
+    assert_same(run_all([base])[base.id], run_all([base], plain=True)[base.id])
 
 
 @pytest.mark.parametrize("n_operands", [2, 3, 4])
