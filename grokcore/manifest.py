@@ -72,21 +72,25 @@ def stale(out: Path, root: Path | None = None) -> list[str]:
     return lines
 
 
-def still_has_pdf(out: Path, about: dict[str, Any]) -> bool:
-    """Return whether the report in `out` has a PDF and was made as `about` says, so that its PDF may stay."""
+def printed(out: Path, about: dict[str, Any]) -> str | None:
+    """Return the SHA-256 of the pages that the PDF in `out` was printed from, if it may stay.
+
+    None if there is no PDF as written, or if the report there was not made as `about` says.
+    """
     try:
         told = read_manifest(out)
     except ManifestError:
-        return False
-    same = {key: value for key, value in told.items() if key != "files"} == json.loads(json.dumps(about))
-    return same and PDF in told["files"] and (out / PDF).is_file()
+        return None
+    same = {key: told.get(key) for key in about} == json.loads(json.dumps(about))
+    intact = (out / PDF).is_file() and _sum((out / PDF).read_bytes()) == told["files"].get(PDF)
+    return told.get("book") if same and intact else None
 
 
 def publish(made: Path, out: Path, about: dict[str, Any], *, keep_pdf: bool = False) -> None:
     """Move the files of a finished report from `made` to `out`, each at once, and write the manifest last.
 
-    Files of the report that was there before and are not in this one are removed (but for the PDF with
-    `keep_pdf`); nothing else in `out` is touched.
+    `about["book"]` is the SHA-256 of the pages that its PDF was printed from. Files of the report that was there
+    before and are not in this one are removed (but for the PDF with `keep_pdf`); nothing else in `out` is touched.
     """
     out.mkdir(parents=True, exist_ok=True)
     try:

@@ -3,6 +3,7 @@ printed book."""
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import re
@@ -20,6 +21,7 @@ from grokcore.plan import read
 from grokcore.spec import RunSpec
 
 TEMPLATES = Path(__file__).parent / "templates"
+BOOK = "book.html"  # all pages as one, to be printed
 # Nothing is loaded but what lies beside the page; `file:` lets the same pages be opened from a folder.
 POLICY = (
     "default-src 'none'; script-src 'self' file:; style-src 'self' file: 'unsafe-inline'; "
@@ -144,13 +146,14 @@ def write(pages: Sequence[Page], folder: Path, *, pdf: bool) -> None:
     shutil.copytree(TEMPLATES / "assets", folder / "assets", dirs_exist_ok=True)
 
 
-def write_book(pages: Sequence[Page], folder: Path) -> None:
-    """Write all pages as one, `book.html`, to be printed; links between them become links within it."""
+def write_book(pages: Sequence[Page], folder: Path) -> str:
+    """Write all pages as one, `BOOK`, to be printed, and return its SHA-256; links between them stay within it."""
     names = {page.name for page in pages}
     bound = [replace(page, body=_bind(page, page.body, names)) for page in pages]
     text = templates().get_template("print.html.j2").render(pages=bound, policy=POLICY)
-    (folder / "book.html").write_text(text, encoding="utf-8")
+    (folder / BOOK).write_text(text, encoding="utf-8")
     shutil.copytree(TEMPLATES / "assets", folder / "assets", dirs_exist_ok=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _bind(page: Page, body: str, names: set[str]) -> str:

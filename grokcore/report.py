@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grokcore import __version__, front, manifest, pages, pdf, plan
+from grokcore import __version__, front, manifest, pages, pdf, plan, reuse
 from grokcore.execute import Executed, execute, require_kernel
 from grokcore.pool import Watch, cores
 from grokcore.spec import RunSpec
@@ -108,11 +108,11 @@ def build(
             "inputs": manifest.inputs(),
         }
         book = _pages(plans, executed, scale, store, site)
-        made, kept = _print(book, work, site, say), False
-        if not made:
-            kept = manifest.still_has_pdf(out, about)
+        before, now = manifest.printed(out, about), pages.write_book(book, work)
+        made = before != now and _print(work / pages.BOOK, site, say)
+        kept = before is not None and not made
         pages.write(book, site, pdf=made or kept)
-        manifest.publish(site, out, about, keep_pdf=kept)
+        manifest.publish(site, out, {**about, "book": now if made else before}, keep_pdf=kept)
     return Report(out, executed, made or kept)
 
 
@@ -155,16 +155,26 @@ def duration(seconds: float) -> str:
 
 
 def _execute(plans: list[Plan], work: Path, store: Store, jobs: int | None, kernel: str, say: Say) -> list[Executed]:
+    """Execute the notebooks whose last execution does not stand any more, and return all."""
+
     def told(one: Executed) -> None:
         say(f"{one.source.stem}: {one.failure or f'executed in {one.seconds:.0f} s'}")
 
-    say(f"executing {len(plans)} notebook{'s' if len(plans) > 1 else ''}")
+    common = reuse.common_digest()
+    keys = {one.path: reuse.key(one.path, one.parameters, one.specs, store, f"{common} {kernel}") for one in plans}
+    kept = {one.path: reuse.find(one.path, one.parameters, keys[one.path], store) for one in plans}
+    wanted = {one.path: one.parameters for one in plans if kept[one.path] is None}
+    unchanged = f"; {len(plans) - len(wanted)} unchanged" if len(wanted) < len(plans) else ""
+    say(f"executing {len(wanted)} notebook{'' if len(wanted) == 1 else 's'}{unchanged}")
     environment = {
         "GROKCORE_CACHE": str(store.cache.resolve()),
         "GROKCORE_RECORDS": str(store.records.resolve()),
     }
-    wanted = {one.path: one.parameters for one in plans}
-    return execute(wanted, work, jobs=jobs or cores(), kernel=kernel, environment=environment, watch=told)
+    made = execute(wanted, work, jobs=jobs or cores(), kernel=kernel, environment=environment, watch=told)
+    for one in made:
+        reuse.keep(one, keys[one.source], store)
+    anew = {one.source: one for one in made}
+    return [kept[one.path] or anew[one.path] for one in plans]
 
 
 def _pages(plans: list[Plan], executed: list[Executed], scale: str, store: Store, site: Path) -> list[pages.Page]:
@@ -179,11 +189,10 @@ def _pages(plans: list[Plan], executed: list[Executed], scale: str, store: Store
     return pages.linked([front.front_page(found, made, figure, __version__), *made])
 
 
-def _print(book: list[pages.Page], work: Path, site: Path, say: Say) -> bool:
+def _print(book: Path, site: Path, say: Say) -> bool:
     """Print all pages as one PDF into the site; return whether that went well, and say why if not."""
-    pages.write_book(book, work)
     try:
-        pdf.print_pdf(work / "book.html", site / manifest.PDF)
+        pdf.print_pdf(book, site / manifest.PDF)
     except pdf.PdfError as error:
         say(str(error))
         return False

@@ -27,6 +27,7 @@ from safetensors.numpy import load_file, save_file
 from grokcore.parts import SpecError
 from grokcore.spec import RunSpec
 
+KINDS = (".json", ".parquet")  # of the files of a recorded experiment
 KEY = b"grokcore"
 
 
@@ -116,6 +117,13 @@ class Store:
             *recorded,
             *sorted(path.stem for path in self.cache.glob("*.parquet") if path.stem not in recorded),
         ]
+
+    def files(self, runs: Iterable[str]) -> list[Path]:
+        """Return the files that hold these runs and their weights: whole experiments, and single ones in the cache."""
+        runs, recorded = list(runs), self.recorded()
+        names = [f"{name}{kind}" for name in {recorded[run] for run in runs if run in recorded} for kind in KINDS]
+        cached = [path for run in runs for path in (self._path(run), self._path(run).with_suffix(".safetensors"))]
+        return sorted(path for path in [*(self.records / name for name in names), *cached] if path.is_file())
 
     def load(self, run: str) -> Record:
         """Return a run from the records, else the cache; raises RecordError if it is absent or fails its checks."""

@@ -36,7 +36,7 @@ def made(tmp_path: Path, **files: str) -> Path:
 
 def published(tmp_path: Path, root: Path) -> Path:
     out = tmp_path / "out"
-    about = {**ABOUT, "inputs": manifest.inputs(root)}
+    about = {**ABOUT, "inputs": manifest.inputs(root), "book": "sum of the pages"}
     manifest.publish(made(tmp_path, index_html="i", assets__x="a", grokking_pdf="p"), out, about)
     return out
 
@@ -106,17 +106,21 @@ def test_new_report_removes_pages_of_the_old_one_and_nothing_else(tmp_path: Path
     assert manifest.stale(out, root) == []
 
 
-def test_pdf_stays_only_where_the_report_was_made_alike(tmp_path: Path, root: Path) -> None:
+def test_pdf_stays_only_where_the_report_was_made_alike_and_it_is_what_was_written(tmp_path: Path, root: Path) -> None:
     out, about = published(tmp_path, root), {**ABOUT, "inputs": manifest.inputs(root)}
-    assert manifest.still_has_pdf(out, about)
-    assert not manifest.still_has_pdf(out, {**about, "settings": {"p": 3}})
+    assert manifest.printed(out, about) == "sum of the pages"
+    assert manifest.printed(out, {**about, "settings": {"p": 3}}) is None
     (tmp_path / "made").rename(tmp_path / "first")
-    manifest.publish(made(tmp_path, index_html="j"), out, about, keep_pdf=True)
+    manifest.publish(made(tmp_path, index_html="j"), out, {**about, "book": "other"}, keep_pdf=True)
     assert (out / "grokking.pdf").read_text() == "p" and manifest.stale(out, root) == []
+    assert manifest.printed(out, about) == "other"
+    (out / "grokking.pdf").write_text("p edited")
+    assert manifest.printed(out, about) is None
+    (out / "grokking.pdf").write_text("p")
     (root / "data/claims.yaml").write_text("other")
-    assert not manifest.still_has_pdf(out, {**about, "inputs": manifest.inputs(root)})
+    assert manifest.printed(out, {**about, "inputs": manifest.inputs(root)}) is None
     (out / "grokking.pdf").unlink()
-    assert not manifest.still_has_pdf(out, about) and not manifest.still_has_pdf(tmp_path / "none", about)
+    assert manifest.printed(out, about) is None and manifest.printed(tmp_path / "none", about) is None
 
 
 def test_zip_holds_the_report_and_nothing_else(tmp_path: Path, root: Path) -> None:
