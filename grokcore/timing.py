@@ -1,0 +1,163 @@
+"""What the benchmark times: the engine, the reference loop and the floor, each in processes with a stated number of
+threads, in windows of steps.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Literal
+
+from grokcore.spec import RunSpec, replace
+
+INTERVAL = 100  # steps between two evaluations in the long part of a run's schedule
+Kind = Literal["engine", "evaluation", "reference", "floor", "product rate", "operations", "bytes"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One thing to time for a run, or for R runs that differ in their seed alone as one program.
+
+    `engine`, `reference` and `floor` are timed in steps (the reference evaluates after its epochs, the engine's
+    `evaluation` is timed apart). The others are numbers: operations a second of a large product; operations and bytes
+    of the matrix products of one step.
+    """
+
+    kind: Kind
+    spec: RunSpec
+    R: int = 1
+    device: str = "cpu"
+    plain: bool = False
+
+
+class Processes:
+    """Worker processes, `threads[i]` threads in the i-th; `time` lets one or several do a side at once."""
+
+    def __init__(self, threads: Sequence[int]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.links: list[Connection] = []
+        self.workers: list[Any] = []
+        for n in threads:
+            here, there = context.Pipe()
+            self.workers.append(context.Process(target=_serve, args=(there, n), daemon=True))
+            self.links.append(here)
+            self.workers[-1].start()
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for worker in self.workers:
+            worker.terminate()
+            worker.join()
+
+    def time(self, side: Side, n: int, among: Sequence[int] = (0,)) -> float:
+        """Return the seconds from the start to the end of the last of the processes, each making `n` steps."""
+        self._ask(among, side, 0)  # built and warm
+        return max(self._ask(among, side, n))
+
+    def value(self, side: Side, which: int = 0) -> float:
+        """Return what a side that is a number says."""
+        return self._ask((which,), side, 1)[0]
+
+    def _ask(self, among: Sequence[int], side: Side, n: int) -> list[float]:
+        for which in among:
+            self.links[which].send((side, n))
+        answers = [self.links[which].recv() for which in among]
+        for answer in answers:
+            if isinstance(answer, str):
+                raise RuntimeError(f"the benchmark failed in {answer}")
+        return answers
+
+
+def _serve(link: Connection, threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    made: dict[Side, Callable[[int], float]] = {}
+    while True:
+        side, n = link.recv()
+        try:
+            if side not in made:
+                made[side] = _make(side)
+            link.send(made[side](n))
+        except Exception as error:
+            link.send(f"{side.kind}: {type(error).__name__}: {error}")
+
+
+def _make(side: Side) -> Callable[[int], float]:
+    """Return a function of n that gives the seconds of n steps, after a few untimed ones; or the number of a side."""
+    import torch
+
+    from grokcore import floor
+    from grokcore.program import Program
+    from grokcore.reference import train_plainly
+
+    device = torch.device(side.device)
+    dtype = getattr(torch, side.spec.precision)
+    if side.kind == "product rate":
+        return lambda n: floor.product_rate(device, dtype)
+    endless = replace(side.spec, steps=1_000_000)
+    if side.kind == "reference":
+        return _timed(device, _each(train_plainly(endless, side.device)))
+    program = Program([replace(endless, seed=seed) for seed in range(side.R)], device, plain=side.plain)
+    if side.kind in ("engine", "evaluation"):
+        return _timed(device, _engine(program) if side.kind == "engine" else _evaluation(program))
+    products = floor.Floor(floor.products(program), device, dtype)
+    if side.kind == "operations":
+        return lambda n: float(products.flops)
+    if side.kind == "bytes":
+        return lambda n: float(products.bytes)
+
+    def make(n: int) -> None:
+        for _ in range(n):
+            products.step()
+
+    return _timed(device, make)
+
+
+def _timed(device: Any, make: Callable[[int], None]) -> Callable[[int], float]:
+    from grokcore.floor import synchronize
+
+    make(3)
+
+    def seconds(n: int) -> float:
+        synchronize(device)
+        start = time.perf_counter()
+        make(n)
+        synchronize(device)
+        return time.perf_counter() - start
+
+    return seconds
+
+
+def _each(steps: Any) -> Callable[[int], None]:
+    def make(n: int) -> None:
+        for _ in range(n):
+            next(steps)
+
+    return make
+
+
+def _engine(program: Any) -> Callable[[int], None]:
+    taken = 0
+
+    def make(n: int) -> None:
+        nonlocal taken
+        for start in range(taken, taken + n, INTERVAL):
+            program.advance(start, min(start + INTERVAL, taken + n))
+            program.meter.read()
+        taken += n
+
+    return make
+
+
+def _evaluation(program: Any) -> Callable[[int], None]:
+    def make(n: int) -> None:
+        for _ in range(n):
+            program.evaluate()
+
+    return make
