@@ -1,13 +1,12 @@
 """The benchmark: the engine against the plain loop of the source and against its own matrix products.
 
 All sides take turns in one call, in windows of steps, for several rounds; a ratio is taken within a round, so that a
-machine which is slower for a while is slower for both. Reported are medians over the rounds with the smallest and the
-largest.
+machine that is slower for a while is slower for both. Rows hold medians over the rounds, and in `spread` the smallest
+and the largest.
 """
 
 from __future__ import annotations
 
-import platform
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -19,6 +18,8 @@ from grokcore.timing import Processes, Side
 
 WINDOW = 200  # steps of a window
 EVALUATIONS = 4  # evaluations of a window
+ROUNDS = 3
+SHARP = 0.9  # of the rate of a large product: below, the floor would be one that could be lower
 CASES: dict[str, RunSpec] = {"msu": msu(), "periodic-1": periodic(1), "periodic-2": periodic(2)}
 GROWTH: dict[str, tuple[str, Sequence[int]]] = {
     "p": ("p", (23, 47, 97, 197, 397)),
@@ -29,18 +30,25 @@ Row = dict[str, Any]
 Say = Callable[[str], None]
 
 
-def run(device: str = "cpu", full: bool = False, rounds: int = 3, say: Say = print) -> list[Row]:
-    """Time every case on a device and return a row each; with `full` also the growth with p, depth, R and processes."""
+def run(device: str = "cpu", full: bool = False, rounds: int = ROUNDS, say: Say = print) -> list[Row]:
+    """Time every case on a device and return a row each; with `full` also the growth with p, depth, R and processes.
+
+    Times are in milliseconds a run-step, evaluation included unless the name says `step`. On a CPU the engine has one
+    process a core, with one thread; on a GPU there is a row for each R.
+    """
     n = cores()
     rows: list[Row] = []
     with Processes([*[1] * n, n]) as processes:
+        about = {"device": device, "machine": _machine(device), **_versions()}
         for name, spec in CASES.items():
             say(f"{name}: {rounds} rounds")
-            case = _cpu_case if device == "cpu" else _gpu_case
-            rows += [_about(name, spec, device) | row for row in case(processes, spec, device, n, rounds)]
-        for row in _growth(processes, device, n) if full else ():
+            case = (
+                _cpu_case(processes, spec, n, rounds) if device == "cpu" else _gpu_case(processes, spec, device, rounds)
+            )
+            rows += [{"case": name, **about, "steps": spec.steps, **row} for row in case]
+        for row in _growth(processes, device, n, rounds) if full else ():
             say(f"growth with {row['grows_with']}: {row['at']}")
-            rows.append(row)
+            rows.append({"case": "growth", **about, **row})
     return rows
 
 
@@ -49,109 +57,99 @@ def evaluations_per_step(spec: RunSpec) -> float:
     return len(tasks.evaluation_steps(spec.steps)) / spec.steps
 
 
-def _about(name: str, spec: RunSpec, device: str) -> Row:
+def _machine(device: str) -> str:
     import torch
 
-    machine = platform.processor() or platform.machine()
-    if device != "cpu":
-        machine = torch.cuda.get_device_name(device)
-    return {"case": name, "device": device, "machine": machine, "torch": torch.__version__, "steps": spec.steps}
+    if device == "cpu":
+        return f"CPU {torch.backends.cpu.get_cpu_capability()}, {cores()} cores"
+    return torch.cuda.get_device_name(device)
 
 
-def _cpu_case(processes: Processes, spec: RunSpec, device: str, n: int, rounds: int) -> Iterator[Row]:
-    """Time one run a process on one thread, in one process and in all, the reference on all threads and one each."""
-    engine, evaluation = Side("engine", spec), Side("evaluation", spec)
-    reference, products = Side("reference", spec), Side("floor", spec)
-    one, every, threaded = (0,), tuple(range(n)), (n,)
-    share = evaluations_per_step(spec)
+def _versions() -> Row:
+    import torch
+
+    from grokcore import __version__
+
+    return {"grokcore": __version__, "torch": torch.__version__}
+
+
+def _cpu_case(processes: Processes, spec: RunSpec, n: int, rounds: int) -> Iterator[Row]:
+    """Time the engine and its products in one process and in one a core; the reference on all threads and one each."""
+    engine, evaluation, reference, products = (
+        Side(kind, spec) for kind in ("engine", "evaluation", "reference", "floor")
+    )
+    every, threaded, share = range(n), (n,), evaluations_per_step(spec)
+    operations = processes.value(Side("operations", spec))
     measured: list[Row] = []
     for _ in range(rounds):
-        step, floor = processes.time(engine, WINDOW, one) / WINDOW, processes.time(products, WINDOW, one) / WINDOW
+        step, floor = processes.time(engine, WINDOW) / WINDOW, processes.time(products, WINDOW) / WINDOW
         step_all = processes.time(engine, WINDOW, every) / WINDOW / n
         floor_all = processes.time(products, WINDOW, every) / WINDOW / n
-        evaluate = processes.time(evaluation, EVALUATIONS, one) / EVALUATIONS
+        evaluate = processes.time(evaluation, EVALUATIONS) / EVALUATIONS
         evaluate_all = processes.time(evaluation, EVALUATIONS, every) / EVALUATIONS / n
         plain = processes.time(reference, WINDOW, threaded) / WINDOW
         plain_all = processes.time(reference, WINDOW, every) / WINDOW / n
         rate = processes.value(Side("product rate", spec))
-        whole, whole_all = step + share * evaluate, step_all + share * evaluate_all
-        measured.append(
-            {
-                "reference_ms_per_run_step": 1e3 * plain,
-                "two_references_ms_per_run_step": 1e3 * plain_all,
-                "ms_per_run_step": 1e3 * whole_all,
-                "step_ms_one_process": 1e3 * step,
-                "floor_ms_one_process": 1e3 * floor,
-                "job_speedup": plain / whole_all,
-                "job_speedup_vs_two_references": plain_all / whole_all,
-                "floor_ratio": step / floor,
-                "evaluation_share": share * evaluate / whole,
-                "gain_of_processes": step / step_all,
-                "gain_of_processes_floor": floor / floor_all,
-                "floor_gflops": processes.value(Side("operations", spec)) / floor / 1e9,
-                "floor_rate_share": processes.value(Side("operations", spec)) / floor / rate,
-            }
-        )
-    yield {"processes": n, "threads": 1, "reference_threads": n, "R": 1, **_summary(measured)}
+        whole = step_all + share * evaluate_all
+        row: Row = {"reference_ms_per_run_step": 1e3 * plain, "two_references_ms_per_run_step": 1e3 * plain_all}
+        row |= {"ms_per_run_step": 1e3 * whole, "step_ms_one_process": 1e3 * step, "floor_ms_one_process": 1e3 * floor}
+        row |= {"job_speedup": plain / whole, "job_speedup_vs_two_references": plain_all / whole}
+        row |= {"floor_ratio": step / floor, "evaluation_share": share * evaluate / (step + share * evaluate)}
+        row |= {"gain_of_processes": step / step_all, "gain_of_processes_floor": floor / floor_all}
+        row |= {"floor_gflops": operations / floor / 1e9, "floor_rate_share": operations / floor / rate}
+        measured.append(row)
+    yield _summary(measured) | {"R": 1, "processes": n, "threads": 1, "reference_threads": n, "operations": operations}
 
 
-def _gpu_case(processes: Processes, spec: RunSpec, device: str, n: int, rounds: int) -> Iterator[Row]:
+def _gpu_case(processes: Processes, spec: RunSpec, device: str, rounds: int) -> Iterator[Row]:
     """Time R runs as one program against the reference on the same GPU, for each R."""
     share = evaluations_per_step(spec)
     for R in R_GPU:
+        engine, evaluation, products = (Side(kind, spec, R, device) for kind in ("engine", "evaluation", "floor"))
+        operations, moved = (processes.value(Side(kind, spec, R, device)) / R for kind in ("operations", "bytes"))
         measured: list[Row] = []
         for _ in range(rounds):
-            engine, evaluation = (Side(kind, spec, R, device) for kind in ("engine", "evaluation"))
             step = processes.time(engine, WINDOW) / WINDOW / R
-            evaluate = processes.time(evaluation, EVALUATIONS) / EVALUATIONS / R
-            floor = processes.time(Side("floor", spec, R, device), WINDOW) / WINDOW / R
+            whole = step + share * processes.time(evaluation, EVALUATIONS) / EVALUATIONS / R
+            floor = processes.time(products, WINDOW) / WINDOW / R
             plain = processes.time(Side("reference", spec, device=device), WINDOW) / WINDOW
-            operations = processes.value(Side("operations", spec, R, device))
-            moved = processes.value(Side("bytes", spec, R, device))
-            whole = step + share * evaluate
-            measured.append(
-                {
-                    "reference_ms_per_run_step": 1e3 * plain,
-                    "ms_per_run_step": 1e3 * whole,
-                    "run_steps_per_second": 1 / whole,
-                    "job_speedup": plain / whole,
-                    "floor_ratio": step / floor,
-                    "evaluation_share": share * evaluate / whole,
-                    "floor_tflops": operations / R / floor / 1e12,
-                    "floor_bytes_per_second": moved / R / floor,
-                }
-            )
-        yield {"processes": 1, "threads": n, "R": R, **_summary(measured)}
+            rate, width = (processes.value(Side(kind, spec, R, device)) for kind in ("product rate", "bandwidth"))
+            row: Row = {"reference_ms_per_run_step": 1e3 * plain, "ms_per_run_step": 1e3 * whole}
+            row |= {"run_steps_per_second": 1 / whole, "job_speedup": plain / whole}
+            row |= {
+                "floor_ratio": step / floor,
+                "evaluation_share": 1 - step / whole,
+                "bytes_ratio": step * width / moved,
+            }
+            row |= {"floor_gflops": operations / floor / 1e9, "floor_rate_share": operations / floor / rate}
+            measured.append(row)
+        yield _summary(measured) | {"R": R, "processes": 1, "threads": 1, "operations": operations}
 
 
-def _growth(processes: Processes, device: str, n: int) -> Iterator[Row]:
+def _growth(processes: Processes, device: str, n: int, rounds: int) -> Iterator[Row]:
     """Time one step of `msu`, and its products, as p, depth, R and on a CPU the number of processes grow."""
     base = CASES["msu"]
-    points: list[tuple[str, int, RunSpec, int, Sequence[int]]] = []
-    for kind, (field, values) in GROWTH.items():
-        points += [(kind, value, replace(base, **{field: value}), 1, (0,)) for value in values]
+    points: list[tuple[str, int, RunSpec, int, Sequence[int]]] = [
+        (kind, value, replace(base, **{field: value}), 1, (0,))
+        for kind, (field, values) in GROWTH.items()
+        for value in values
+    ]
     points += [("R", R, base, R, (0,)) for R in (R_CPU if device == "cpu" else R_GPU)]
-    if device == "cpu":
-        points += [("processes", k, base, 1, tuple(range(k))) for k in range(1, n + 1)]
+    points += [("processes", k, base, 1, range(k)) for k in range(1, n + 1)] if device == "cpu" else []
     for kind, at, spec, R, among in points:
         engine, products = (Side(which, spec, R, device) for which in ("engine", "floor"))
-        runs, window = R * len(among), max(20, WINDOW // max(1, R // 2))
-        rounds = [
-            {
-                "ms_per_run_step": 1e3 * processes.time(engine, window, among) / window / runs,
-                "floor_ms_per_run_step": 1e3 * processes.time(products, window, among) / window / runs,
-            }
-            for _ in range(3)
-        ]
-        for row in rounds:
-            row["floor_ratio"] = row["ms_per_run_step"] / row["floor_ms_per_run_step"]
-        yield {"case": "growth", "device": device, "grows_with": kind, "at": at, "R": R, **_summary(rounds)}
+        runs, window = R * len(among), max(20, WINDOW // (2 * R))
+        measured: list[Row] = []
+        for _ in range(rounds):
+            step, floor = (processes.time(side, window, among) / window / runs for side in (engine, products))
+            row: Row = {"step_ms_per_run_step": 1e3 * step, "floor_ms_per_run_step": 1e3 * floor}
+            measured.append(row | {"floor_ratio": step / floor})
+        yield _summary(measured) | {"grows_with": kind, "at": at, "R": R, "processes": len(among), "threads": 1}
 
 
 def _summary(measured: list[Row]) -> Row:
     """Return the median of every measure over the rounds, and its smallest and largest in `spread`."""
-    row: Row = {name: statistics.median(each[name] for each in measured) for name in measured[0]}
-    row["spread"] = {
-        name: [min(each[name] for each in measured), max(each[name] for each in measured)] for name in measured[0]
-    }
-    return row | {"rounds": len(measured)}
+    columns = {name: [row[name] for row in measured] for name in measured[0]}
+    spread = {name: [min(values), max(values)] for name, values in columns.items()}
+    medians = {name: statistics.median(values) for name, values in columns.items()}
+    return {**medians, "spread": spread, "rounds": len(measured)}

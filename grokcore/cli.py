@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from grokcore import __version__, invariance, manifest, plan, report, terminal
+from grokcore import __version__, bench, invariance, manifest, plan, pool, report, terminal
 from grokcore.parts import MODELS, OPERATIONS, OPTIMIZERS, SpecError, nearest
 from grokcore.spec import RunSpec, msu, periodic, replace
 from grokcore.store import Record, RecordError, Store
@@ -20,7 +20,7 @@ from grokcore.sweep import MissingRuns, frame, missing, sweep
 SETTINGS = {"msu": msu, "periodic": periodic}
 FLAGS = {"operation": str, "p": int, "alpha": float, "n_layers": int, "lr": float, "weight_decay": float}
 FLAGS |= {"batch_size": int, "steps": int, "seed": int}
-WRONG_USE = (SpecError, plan.NotebookError)
+WRONG_USE = (SpecError, plan.NotebookError, pool.DeviceError)
 WENT_WRONG = (RecordError, MissingRuns, manifest.ManifestError)
 
 TRAIN = """examples:
@@ -37,6 +37,11 @@ REPORT = """examples:
   grokcore report --scale smoke --train --jobs 2 --out smoke-report
   grokcore report --zip report.zip
       the same, packed as one file to send or to host"""
+BENCH = """examples:
+  grokcore bench
+      the engine against the source's own loop and against its matrix products (minutes)
+  grokcore bench --full --json benchmarks/cpu.json
+  grokcore bench --device cuda --json benchmarks/gpu.json"""
 RUNS = """examples:
   grokcore runs list
   grokcore runs show 3f2a
@@ -74,10 +79,11 @@ def parser() -> argparse.ArgumentParser:
         prog="grokcore", description="Train tiny networks on operation tables and report on grokking."
     )
     top.add_argument("--version", action="version", version=f"grokcore {__version__}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="train | report | runs")
+    commands = top.add_subparsers(dest="command", required=True, metavar="train | report | runs | bench")
     _add_train(commands)
     _add_report(commands)
     _add_runs(commands)
+    _add_bench(commands)
     return top
 
 
@@ -154,6 +160,15 @@ def _add_runs(commands: Any) -> None:
     record = what.add_parser("record", help="pack the runs of a notebook's paper scale into data/records/")
     record.add_argument("notebook")
     record.set_defaults(run=_record)
+
+
+def _add_bench(commands: Any) -> None:
+    add = _command(commands, "bench", "Time the engine, the loop it is compared with, and the floor under it.", BENCH)
+    add.add_argument("--device", default="cpu", help="cpu, cuda, … (default: cpu)")
+    add.add_argument("--full", action="store_true", help="also how a step grows with p, depth, R and processes")
+    add.add_argument("--rounds", type=_positive, default=bench.ROUNDS, metavar="N", help="default: %(default)s")
+    add.add_argument("--json", type=Path, metavar="FILE", help="write the rows, for a script or benchmarks/")
+    add.set_defaults(run=_bench)
 
 
 def _add_set(add: argparse.ArgumentParser, does: str) -> None:
@@ -259,6 +274,15 @@ def _record(given: argparse.Namespace) -> int:
     packed = store.pack(planned.path.stem, [spec.id for spec in planned.specs])
     invariance.record(store, planned.specs)
     print(f"recorded {len(packed)} runs in {store.records / planned.path.stem}.parquet")
+    return 0
+
+
+def _bench(given: argparse.Namespace) -> int:
+    rows = bench.run(pool.device_of(given.device), given.full, given.rounds, say=terminal.say)
+    print(terminal.bench_table(rows))
+    if given.json is not None:
+        given.json.write_text(json.dumps(rows, indent=1) + "\n")
+        print(f"wrote {len(rows)} rows to {given.json}")
     return 0
 
 

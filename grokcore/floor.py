@@ -74,10 +74,11 @@ class Floor:
         )
         return a, b, torch.empty(*a.shape[:-1], b.shape[-1], dtype=dtype, device=self.device)
 
-    def step(self) -> None:
-        """Make all products once."""
+    def steps(self, n: int) -> None:
+        """Make the products of `n` steps, each product `n` times in a row: its operands stay in a CPU's cache."""
         for a, b, out in self.operands:
-            torch.matmul(a, b, out=out)
+            for _ in range(n):
+                torch.matmul(a, b, out=out)
 
 
 def product_rate(device: torch.device, dtype: torch.dtype, size: int = 2048, times: int = 3) -> float:
@@ -91,6 +92,20 @@ def product_rate(device: torch.device, dtype: torch.dtype, size: int = 2048, tim
         synchronize(device)
         seconds.append(time.perf_counter() - start)
     return 2 * size**3 / min(seconds)
+
+
+def bandwidth(device: torch.device, size: int = 2**28, times: int = 3) -> float:
+    """Return the bytes a second, read and written, of a large copy."""
+    a = torch.zeros(size, dtype=torch.uint8, device=device)
+    b = torch.empty_like(a)
+    seconds = []
+    for _ in range(times):
+        synchronize(device)
+        start = time.perf_counter()
+        b.copy_(a)
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return 2 * size / min(seconds)
 
 
 def synchronize(device: torch.device) -> None:

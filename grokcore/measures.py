@@ -27,9 +27,10 @@ def batch_measures(logits: Tensor, labels: Tensor, weight: Tensor) -> tuple[Tens
 
 def norms(flat: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return the L2 norms `[R]` of vectors `[R, P]`, whole and over the subset `mask` `[P]` marks (NaN without)."""
-    square = flat * flat  # a product: `square` and `pow` are ten times slower on a CPU
-    whole = square.sum(1).sqrt()
-    return whole, torch.full_like(whole, torch.nan) if mask is None else (square @ mask).sqrt()
+    whole = torch.linalg.vector_norm(flat, dim=1)
+    if mask is None:
+        return whole, torch.full_like(whole, torch.nan)
+    return whole, torch.linalg.vector_norm(flat * mask, dim=1)
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:

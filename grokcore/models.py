@@ -36,34 +36,40 @@ def run_blocks(blocks: Any, W_E: Tensor, W_pos: Tensor, tokens: Tensor, n_heads:
     """Run causal blocks over tokens `[N, T]` and return the residual stream at the last position `[N, D]`.
 
     Each of the `nn.ModuleList` blocks has `project(x)` (queries, keys and values of what it reads) and
-    `finish(x, mixed)` (what follows attention).
+    `finish(x, mixed)` (what follows attention), both of rows `[…, D]`. The rows of a block are those of position 0,
+    one a token with `share` and one an example without, then those of the N examples at the other T-1 positions: all
+    go through a block together.
     """
-    last = len(blocks) - 1
+    n, t = tokens.shape
     if share:
-        first, index, later = (
-            W_E + W_pos[0],
-            tokens[:, 0],
-            W_E[:, None] + W_pos[1:],
-        )  # [V, D], [N], [V, T-1, D]
-        columns = torch.arange(tokens.shape[1] - 1, device=tokens.device)
-        rest, projected = later[tokens[:, 1:], columns], blocks[0].project(later)[tokens[:, 1:], columns]
+        table = W_E[:, None] + W_pos  # [V, T, D]
+        places = torch.arange(1, t, device=tokens.device)
+        index = tokens[:, 0]
+        x, projected = (
+            torch.cat([each[:, 0], each[tokens[:, 1:], places].flatten(0, 1)])
+            for each in (table, blocks[0].project(table))
+        )
     else:
         x = W_E[tokens] + W_pos
-        first, index, rest = x[:, 0], None, x[:, 1:]
-        projected = blocks[0].project(rest)
+        index = None
+        x = torch.cat([x[:, 0], x[:, 1:].flatten(0, 1)])
+        projected = blocks[0].project(x)
+    n_first = len(x) - n * (t - 1)
     for depth, block in enumerate(blocks):
         if depth > 0:
-            projected = block.project(rest)
-        q, k, v = projected.chunk(3, dim=-1)  # each [N, T-1, D]
-        _, first_k, first_v = block.project(first).chunk(3, dim=-1)  # each [V or N, D]
+            projected = block.project(x)
+        first, rest = projected.split([n_first, n * (t - 1)])
+        q, k, v = rest.view(n, t - 1, -1).chunk(3, dim=-1)  # each [N, T-1, D]
+        _, first_k, first_v = first.chunk(3, dim=-1)  # each [V or N, D]
         k0, v0 = (first_k, first_v) if index is None else (first_k[index], first_v[index])
-        if depth == last:
-            q, rest = q[:, -1:], rest[:, -1:]
-        mixed = causal_attention(q, torch.cat([k0[:, None], k], 1), torch.cat([v0[:, None], v], 1), n_heads)
-        rest = block.finish(rest, mixed)
-        if depth < last:
-            first = block.finish(first, first_v)  # position 0 attends to itself alone
-    return rest[:, -1]
+        last = depth == len(blocks) - 1
+        mixed = causal_attention(
+            q[:, -1:] if last else q, torch.cat([k0[:, None], k], 1), torch.cat([v0[:, None], v], 1), n_heads
+        )
+        if last:
+            return block.finish(x[n_first:].view(n, t - 1, -1)[:, -1], mixed[:, -1])
+        x = block.finish(x, torch.cat([first_v, mixed.flatten(0, 1)]))  # position 0 attends to itself alone
+    raise ValueError("a network needs at least one block")
 
 
 class GrokformerBlock(nn.Module):

@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     from grokcore.train import Trained
 
 Weights = Mapping[int, Mapping[str, np.ndarray]]
+# Of a process that trains: one thread, and the memory of a step stays with it for the next (glibc would give it back).
+ENVIRONMENT = {
+    **{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+    **{"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)},
+}
 GPU_BYTES_PER_RUN = 80e6  # weights, moments and activations of the largest source model, with room to spare
+
+
+class DeviceError(RuntimeError):
+    """A device that this machine does not have; the message says which there are."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ def train_all(
     specs: Sequence[RunSpec], device: str, jobs: int, keep: Sequence[int], watch: Watch | None
 ) -> Iterator[tuple[Record, Weights]]:
     """Train all runs and yield each record, with the weights kept, as it ends; `device` as in `grokcore.sweep`."""
-    device = _device(device)
+    device = device_of(device)
     groups = [[spec] for spec in specs] if device == "cpu" else _gpu_groups(specs, device)
     with tempfile.TemporaryDirectory(prefix="grokcore-") as folder:
         meter = _Meter(specs, Path(folder), watch)
@@ -74,13 +83,14 @@ def train_all(
         meter.report(last=True)
 
 
-def _device(device: str) -> str:
+def device_of(device: str) -> str:
+    """Return the device meant: "auto" is a GPU if there is one. Raises DeviceError for a GPU that is not there."""
     import torch
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise RuntimeError(f"device {device!r} was asked for, but torch sees no GPU here: use 'cpu' or 'auto'")
+        raise DeviceError(f"device {device!r} was asked for, but torch sees no GPU here: use 'cpu' or 'auto'")
     return device
 
 
@@ -101,30 +111,33 @@ def _gpu_groups(specs: Sequence[RunSpec], device: str) -> list[list[RunSpec]]:
 def _train_in_processes(
     groups: list[list[RunSpec]], jobs: int, keep: Sequence[int], folder: str, meter: _Meter
 ) -> Iterator[tuple[Record, Weights]]:
-    """Train groups in loky processes, which also take classes defined in a notebook; if one fails the others go on."""
+    """Train groups in loky processes, which also take classes defined in a notebook; if one fails the others go on.
+
+    No more than two groups a process are handed over at a time, so that results do not pile up.
+    """
     from loky import ProcessPoolExecutor
 
-    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    pool = ProcessPoolExecutor(min(jobs, len(groups)), env=threads)
+    jobs = min(jobs, len(groups))
+    pool = ProcessPoolExecutor(jobs, env=ENVIRONMENT)
     failed: list[str] = []
-    waiting: set[Any] = set()
+    groups, running = list(groups), {}
     try:
-        submitted: dict[Any, list[RunSpec]] = {
-            pool.submit(_train_listed, group, keep, folder): group for group in groups
-        }
-        waiting = set(submitted)
-        while waiting:
-            ended, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-            for future in ended:
-                error = future.exception()
+        while groups or running:
+            while groups and len(running) < 2 * jobs:
+                group = groups.pop(0)
+                running[pool.submit(_train_listed, group, keep, folder)] = group
+            ended, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+            while ended:
+                future = ended.pop()
+                group, error = running.pop(future), future.exception()
                 if error is None:
-                    meter.done += len(future.result())
+                    meter.done += len(group)
                     yield from future.result()
                 else:
-                    failed += [f"{spec.id}: {type(error).__name__}: {error}" for spec in submitted[future]]
+                    failed += [f"{spec.id}: {type(error).__name__}: {error}" for spec in group]
             meter.report()
     finally:
-        pool.shutdown(wait=True, kill_workers=bool(waiting))
+        pool.shutdown(wait=True, kill_workers=bool(running))
     if failed:
         raise RuntimeError(f"{len(failed)} runs failed, all others are saved:\n" + "\n".join(failed))
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from grokcore import analysis
+from grokcore import analysis, bench
 from grokcore.pool import Progress, Watch
 from grokcore.report import duration
 from grokcore.store import Record
@@ -95,3 +95,22 @@ def table(records: Sequence[Record], places: dict[str, str]) -> str:
         where = places.get(record.spec.id, "cache")
         rows.append({**{name: known[name] for name in names}, "status": record.status, "where": where})
     return pd.DataFrame(rows).to_string(index=False, na_rep="-") if rows else "no runs yet; `grokcore train` makes one"
+
+
+def bench_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the benchmark's rows as text: medians over the rounds, the speed-up with its smallest and largest."""
+    lines = []
+    for row in rows:
+        if row["case"] == "growth":
+            continue
+        low, high = row["spread"]["job_speedup"]
+        line = {"case": row["case"], "R": row["R"], "reference ms": row["reference_ms_per_run_step"]}
+        line |= {"ours ms": row["ms_per_run_step"], "speed-up": f"{row['job_speedup']:.2f} ({low:.2f} to {high:.2f})"}
+        line |= {"over two references": row.get("job_speedup_vs_two_references"), "step over floor": row["floor_ratio"]}
+        line |= {"evaluation": f"{row['evaluation_share']:.1%}", "gain of processes": row.get("gain_of_processes")}
+        sharp = row["floor_rate_share"] >= bench.SHARP
+        line |= {"floor's rate": f"{row['floor_rate_share']:.0%}{'' if sharp else ' (not sharp)'}"}
+        lines.append(line)
+    text = pd.DataFrame(lines).to_string(index=False, float_format="{:.2f}".format, na_rep="-")
+    about = "ms are of a run-step, evaluation included; the floor's rate is its share of that of a large product"
+    return f"{rows[0]['machine']}, torch {rows[0]['torch']}\n{text}\n{about}"

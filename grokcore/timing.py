@@ -4,17 +4,20 @@ threads, in windows of steps.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Literal
 
+from grokcore.pool import ENVIRONMENT
 from grokcore.spec import RunSpec, replace
 
 INTERVAL = 100  # steps between two evaluations in the long part of a run's schedule
-Kind = Literal["engine", "evaluation", "reference", "floor", "product rate", "operations", "bytes"]
+Kind = Literal["engine", "evaluation", "reference", "floor", "product rate", "bandwidth", "operations", "bytes"]
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,8 @@ class Side:
     """One thing to time for a run, or for R runs that differ in their seed alone as one program.
 
     `engine`, `reference` and `floor` are timed in steps (the reference evaluates after its epochs, the engine's
-    `evaluation` is timed apart). The others are numbers: operations a second of a large product; operations and bytes
-    of the matrix products of one step.
+    `evaluation` is timed apart). The others are numbers: operations a second of a large product and bytes a second of
+    a large copy; operations and bytes of the matrix products of one step.
     """
 
     kind: Kind
@@ -44,7 +47,8 @@ class Processes:
             here, there = context.Pipe()
             self.workers.append(context.Process(target=_serve, args=(there, n), daemon=True))
             self.links.append(here)
-            self.workers[-1].start()
+            with _environment({name: value for name, value in ENVIRONMENT.items() if name.startswith("MALLOC")}):
+                self.workers[-1].start()
 
     def __enter__(self) -> Processes:
         return self
@@ -71,6 +75,18 @@ class Processes:
             if isinstance(answer, str):
                 raise RuntimeError(f"the benchmark failed in {answer}")
         return answers
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes started in the block."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _serve(link: Connection, threads: int) -> None:
@@ -100,6 +116,8 @@ def _make(side: Side) -> Callable[[int], float]:
     dtype = getattr(torch, side.spec.precision)
     if side.kind == "product rate":
         return lambda n: floor.product_rate(device, dtype)
+    if side.kind == "bandwidth":
+        return lambda n: floor.bandwidth(device)
     endless = replace(side.spec, steps=1_000_000)
     if side.kind == "reference":
         return _timed(device, _each(train_plainly(endless, side.device)))
@@ -111,12 +129,7 @@ def _make(side: Side) -> Callable[[int], float]:
         return lambda n: float(products.flops)
     if side.kind == "bytes":
         return lambda n: float(products.bytes)
-
-    def make(n: int) -> None:
-        for _ in range(n):
-            products.step()
-
-    return _timed(device, make)
+    return _timed(device, products.steps)
 
 
 def _timed(device: Any, make: Callable[[int], None]) -> Callable[[int], float]:

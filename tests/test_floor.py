@@ -42,7 +42,7 @@ def test_runs_of_one_program_make_their_products_each(spec: RunSpec) -> None:
 def test_products_are_made_with_the_shapes_and_layouts_of_the_step() -> None:
     made = floor.products(Program([SMALL], CPU))
     below = floor.Floor(made, CPU, torch.float32)
-    below.step()
+    below.steps(2)
     for product, (a, b, out) in zip(made, below.operands, strict=True):
         assert (a.shape, b.shape) == product.sizes and (a.stride(), b.stride()) == product.strides
         torch.testing.assert_close(out, a @ b)

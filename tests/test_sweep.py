@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from grokcore import models
+from grokcore import models, pool
 from grokcore.pool import Progress
 from grokcore.spec import RunSpec, grid, msu, periodic, replace
 from grokcore.store import Record, RecordError, Store, make_record, repository
@@ -196,6 +197,29 @@ def test_pool_of_processes(store: Store, tmp_path: Path) -> None:
     assert set(one_by_one["model"]) == {"grokformer", "periodic", "Local"}
     steps = [progress.steps_done for progress in seen]
     assert steps == sorted(steps) and seen and seen[-1].total == 5
+
+
+def test_no_more_than_two_groups_a_process_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep of a thousand runs neither pickles a thousand at once nor keeps a thousand results."""
+    handed_over: list[int] = []
+
+    class Pool:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def submit(self, _: object, group: list[RunSpec], *__: object) -> Future[list[RunSpec]]:
+            handed_over.append(len(taken))
+            future: Future[list[RunSpec]] = Future()
+            future.set_result(group)
+            return future
+
+        def shutdown(self, **_: object) -> None: ...
+
+    monkeypatch.setattr("loky.ProcessPoolExecutor", Pool)
+    taken: list[object] = []
+    for result in pool.train_all([replace(RUNS[0], seed=seed) for seed in range(20)], "cpu", 3, (), None):
+        taken.append(result)
+    assert len(taken) == len(handed_over) == 20
+    assert max(i + 1 - done for i, done in enumerate(handed_over)) == 6
 
 
 KILLED = """
