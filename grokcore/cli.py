@@ -7,6 +7,7 @@ import ast
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,7 @@ def _add_train(commands: Any) -> None:
     _add_set(add, "any other field of the run, as --set momentum=0.9")
     add.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, … (default: auto)")
     add.add_argument("--fresh", action="store_true", help="train even if the run is recorded")
+    add.add_argument("--plain", action="store_true", help="without first-token sharing and CUDA graph, to compare")
     add.set_defaults(run=_train)
 
 
@@ -207,27 +209,20 @@ def _train(given: argparse.Namespace) -> int:
     task = f"{spec.task.operation} mod {spec.task.p}, α = {spec.alpha:g}"
     print(f"run {spec.id}: {task}, {spec.steps:,} steps, seed {spec.seed}")
     with terminal.training_bar() as watch:
-        curves = sweep([spec], store=store, device=given.device, fresh=given.fresh, watch=watch)
+        options = {"device": given.device, "fresh": given.fresh, "plain": given.plain}
+        curves = sweep([spec], store=store, watch=watch, **options)
     print("trained and saved" if absent else "already at hand; --fresh trains it again")
     print(terminal.summary_text(curves))
     return 0
 
 
 def _report(given: argparse.Namespace) -> int:
+    began, settings = time.monotonic(), dict(given.set)
+    where = (given.device, given.jobs, given.train, given.fresh, given.out)
     with terminal.training_bar() as watch:
-        made = report.build(
-            given.notebooks,
-            given.scale,
-            dict(given.set),
-            given.device,
-            given.jobs,
-            given.train,
-            given.fresh,
-            given.out,
-            say=terminal.say,
-            watch=watch,
-        )
-    print(f"wrote {made.folder / 'index.html'}" + (f" and {made.folder / manifest.PDF}" if made.pdf else ""))
+        made = report.build(given.notebooks, given.scale, settings, *where, say=terminal.say, watch=watch)
+    also = f" and {made.folder / manifest.PDF}" if made.pdf else ""
+    print(f"wrote {made.folder / 'index.html'}{also} in {report.duration(time.monotonic() - began)}")
     if given.zip is not None:
         print(f"packed {manifest.pack(made.folder, given.zip)} files into {given.zip}")
     for one in made.failed:

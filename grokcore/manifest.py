@@ -27,11 +27,11 @@ def _sum(data: bytes) -> str:
 def inputs(root: Path | None = None) -> dict[str, str]:
     """Return the SHA-256 of all that the published report is made from, by path in the repository.
 
-    These are the records, claims and sources, the notebooks' cells (without outputs), and their paper
-    parameters.
+    These are the records, the benchmark's results, claims and sources, the notebooks' cells (without outputs), and
+    their paper parameters.
     """
     root = repository() if root is None else root
-    patterns = ("data/records/*", "data/*.yaml", "notebooks/paper/*.yaml")
+    patterns = ("data/records/*", "data/*.yaml", "benchmarks/*.json", "notebooks/paper/*.yaml")
     files = sorted(
         path for pattern in patterns for path in root.glob(pattern) if path.is_file() and path.name[0] != "."
     )

@@ -34,7 +34,9 @@ ENVIRONMENT = {
     **{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
     **{"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)},
 }
-GPU_BYTES_PER_RUN = 80e6  # weights, moments and activations of the largest source model, with room to spare
+
+
+LONGEST_INTERVAL = 400  # steps between two evaluations, whose batches are on the GPU together
 
 
 class DeviceError(RuntimeError):
@@ -66,20 +68,25 @@ def cores() -> int:
 
 
 def train_all(
-    specs: Sequence[RunSpec], device: str, jobs: int, keep: Sequence[int], watch: Watch | None
+    specs: Sequence[RunSpec],
+    device: str,
+    jobs: int,
+    keep: Sequence[int],
+    watch: Watch | None,
+    plain: bool = False,
 ) -> Iterator[tuple[Record, Weights]]:
-    """Train all runs and yield each record, with the weights kept, as it ends; `device` as in `grokcore.sweep`."""
+    """Train all runs and yield each record, with the weights kept, as it ends; options as in `grokcore.sweep`."""
     device = device_of(device)
     groups = [[spec] for spec in specs] if device == "cpu" else _gpu_groups(specs, device)
     with tempfile.TemporaryDirectory(prefix="grokcore-") as folder:
         meter = _Meter(specs, Path(folder), watch)
         if device != "cpu" or jobs == 1 or len(groups) == 1:
             for group in groups:
-                for result in _train_group(group, device, keep, folder, meter.report):
+                for result in _train_group(group, device, keep, folder, meter.report, plain):
                     meter.done += 1
                     yield result
         else:
-            yield from _train_in_processes(groups, jobs, keep, folder, meter)
+            yield from _train_in_processes(groups, jobs, keep, folder, meter, plain)
         meter.report(last=True)
 
 
@@ -96,20 +103,38 @@ def device_of(device: str) -> str:
 
 def _gpu_groups(specs: Sequence[RunSpec], device: str) -> list[list[RunSpec]]:
     """Group runs by program, as many in a group as the free memory of the GPU holds."""
-    import torch
-
     from grokcore.program import program_key
 
-    free, _ = torch.cuda.mem_get_info(device)
-    size = max(1, int(free * 0.8 / GPU_BYTES_PER_RUN))
     programs: dict[Any, list[RunSpec]] = {}
     for spec in specs:
         programs.setdefault(program_key(spec), []).append(spec)
-    return [group[i : i + size] for group in programs.values() for i in range(0, len(group), size)]
+    groups: list[list[RunSpec]] = []
+    for group in programs.values():
+        size = len(group) if len(group) == 1 else _runs_that_fit(group[:2], device)
+        groups += [group[i : i + size] for i in range(0, len(group), size)]
+    return groups
+
+
+def _runs_that_fit(two: Sequence[RunSpec], device: str) -> int:
+    """Return how many runs like these two fit into four fifths of the free memory: trained for a while and measured."""
+    import torch
+
+    from grokcore.program import Program
+
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    free, before = torch.cuda.mem_get_info(device)[0], torch.cuda.memory_allocated(device)
+    program = Program(two, torch.device(device))
+    program.advance(0, LONGEST_INTERVAL)
+    program.evaluate()
+    used = torch.cuda.max_memory_allocated(device) - before
+    del program
+    torch.cuda.empty_cache()
+    return max(1, int(0.8 * free / (used / len(two))))
 
 
 def _train_in_processes(
-    groups: list[list[RunSpec]], jobs: int, keep: Sequence[int], folder: str, meter: _Meter
+    groups: list[list[RunSpec]], jobs: int, keep: Sequence[int], folder: str, meter: _Meter, plain: bool
 ) -> Iterator[tuple[Record, Weights]]:
     """Train groups in loky processes, which also take classes defined in a notebook; if one fails the others go on.
 
@@ -125,7 +150,7 @@ def _train_in_processes(
         while groups or running:
             while groups and len(running) < 2 * jobs:
                 group = groups.pop(0)
-                running[pool.submit(_train_listed, group, keep, folder)] = group
+                running[pool.submit(_train_listed, group, keep, folder, plain)] = group
             ended, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
             while ended:
                 future = ended.pop()
@@ -142,12 +167,17 @@ def _train_in_processes(
         raise RuntimeError(f"{len(failed)} runs failed, all others are saved:\n" + "\n".join(failed))
 
 
-def _train_listed(group: list[RunSpec], keep: Sequence[int], folder: str) -> list[tuple[Record, Weights]]:
-    return list(_train_group(group, "cpu", keep, folder, None))
+def _train_listed(group: list[RunSpec], keep: Sequence[int], folder: str, plain: bool) -> list[tuple[Record, Weights]]:
+    return list(_train_group(group, "cpu", keep, folder, None, plain))
 
 
 def _train_group(
-    group: list[RunSpec], device: str, keep: Sequence[int], folder: str, report: Callable[[], None] | None
+    group: list[RunSpec],
+    device: str,
+    keep: Sequence[int],
+    folder: str,
+    report: Callable[[], None] | None,
+    plain: bool,
 ) -> Iterator[tuple[Record, Weights]]:
     """Train one program, on one thread if on a CPU."""
     import torch
@@ -164,14 +194,14 @@ def _train_group(
     threads = torch.get_num_threads()
     torch.set_num_threads(1 if device == "cpu" else threads)
     try:
-        for run in train(group, device, keep_weights=keep, watch=note):
-            provenance = _provenance(run, device, len(group))
+        for run in train(group, device, plain=plain, keep_weights=keep, watch=note):
+            provenance = _provenance(run, device, len(group), plain)
             yield make_record(run.spec, run.curve, run.status, provenance), run.weights
     finally:
         torch.set_num_threads(threads)
 
 
-def _provenance(run: Trained, device: str, n_runs: int) -> dict[str, Any]:
+def _provenance(run: Trained, device: str, n_runs: int, plain: bool) -> dict[str, Any]:
     """Say where a run comes from; `seconds` is wall time divided by the runs of its program."""
     import torch
 
@@ -180,7 +210,8 @@ def _provenance(run: Trained, device: str, n_runs: int) -> dict[str, Any]:
     return {
         **{"grokcore": __version__, "torch": torch.__version__, "numpy": np.__version__},
         **{"python": platform.python_version(), "device": name, "threads": torch.get_num_threads()},
-        **{"runs_in_program": n_runs, "seconds": round(run.seconds, 2), "commit": _commit()},
+        **{"matmul_precision": torch.get_float32_matmul_precision(), "runs_in_program": n_runs, "plain": plain},
+        **{"seconds": round(run.seconds, 2), "commit": _commit()},
         **{"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")},
     }
 

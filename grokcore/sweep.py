@@ -36,12 +36,14 @@ def sweep(
     fresh: bool = False,
     keep_weights: Sequence[int] = (),
     watch: Watch | None = None,
+    plain: bool = False,
 ) -> pd.DataFrame:
     """Return the curves of all runs as one tidy frame, a row a (run, evaluation), training what is not at hand.
 
     `device` is "auto" (a GPU if there is one), "cpu" or a torch device; `jobs` processes train on a CPU (default: one
     a core); `fresh` trains all runs anew; `keep_weights` are steps at which weights are kept (`Store.weights`);
-    `watch(progress)` is called about once a second. Runs are saved as they end: started again after an interruption,
+    `watch(progress)` is called about once a second; `plain` trains without the engine's short cuts (first-token
+    sharing, CUDA graph), for comparison. Runs are saved as they end: started again after an interruption,
     a sweep goes on with those missing. Raises MissingRuns with `train=False`, RecordError for a damaged record,
     SpecError for a run that cannot be trained.
     """
@@ -52,7 +54,7 @@ def sweep(
     if absent and not train:
         raise MissingRuns(absent, estimate(absent, store, jobs))
     if absent:
-        for record, weights in train_all(absent, device, jobs or cores(), keep_weights, watch):
+        for record, weights in train_all(absent, device, jobs or cores(), keep_weights, watch, plain):
             store.save(record, weights)
             found[record.spec.id] = record
     return frame([found[run] for run in unique])

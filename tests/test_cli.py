@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ def trained(here: Store) -> Store:
     return here
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["report"], ["runs"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["report"], ["runs"], ["bench"]])
 def test_help_has_examples_that_parse(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([*command, "--help"])
@@ -46,6 +47,28 @@ def test_help_has_examples_that_parse(command: list[str], capsys: pytest.Capture
     assert ended.value.code == 0 and bool(examples) == bool(command)
     for example in examples:
         assert cli.parser().parse_args(example).command == command[0]
+
+
+@pytest.mark.parametrize("command", [["train", "--steps", "1"], ["bench"]])
+def test_a_gpu_that_is_not_there_is_named(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setenv("GROKCORE_CACHE", str(tmp_path))
+    assert cli.main([*command, "--device", "cuda"]) == 2
+    assert "device 'cuda' was asked for, but torch sees no GPU here: use 'cpu' or 'auto'" in capsys.readouterr().err
+
+
+def test_plain_training_is_recorded_as_such(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GROKCORE_CACHE", str(tmp_path))
+    tiny = ["train", "--p", "7", "--steps", "3", "--batch-size", "16", "--set", "d_model=8", "--device", "cpu"]
+    curves = []
+    for plain in ([], ["--plain"]):
+        assert cli.main([*tiny, *plain, "--fresh"]) == 0
+        (record,) = [Store().load(run) for run in Store().ids() if run not in Store().recorded()]
+        assert record.provenance["plain"] is bool(plain)
+        curves.append(record.curve["val_loss"].to_numpy())
+    assert curves[0] == pytest.approx(curves[1], rel=1e-4) and (curves[0] != curves[1]).any()
 
 
 def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,7 +257,12 @@ def test_report_is_packed_and_a_failed_notebook_makes_the_code_1(
     good, bad = (Executed(tmp_path / f"{n}.ipynb", out, {}, f, 1.0) for n, f in (("a", None), ("b", failure)))
     monkeypatch.setattr(cli.report, "build", lambda *_, **__: report.Report(out, [good], pdf=False))
     assert cli.main(["report", "--zip", str(tmp_path / "r.zip")]) == 0 and (tmp_path / "r.zip").is_file()
-    assert f"wrote {out / 'index.html'}\npacked 2 files into {tmp_path / 'r.zip'}" in capsys.readouterr().out
+    said = (
+        re.escape(f"wrote {out / 'index.html'}")
+        + r" in \d+ s\n"
+        + re.escape(f"packed 2 files into {tmp_path / 'r.zip'}")
+    )
+    assert re.search(said, capsys.readouterr().out)
     monkeypatch.setattr(cli.report, "build", lambda *_, **__: report.Report(out, [good, bad], pdf=True))
     assert cli.main(["report"]) == 1
     told = capsys.readouterr()

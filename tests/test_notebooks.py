@@ -12,7 +12,9 @@ from grokcore import claims, plan
 from grokcore.execute import execute
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
+EXPERIMENTS = [path for path in NOTEBOOKS if path.stem != "speed"]  # which trains nothing
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+each_experiment = pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 
 
 def code(path: Path) -> list[Any]:
@@ -23,9 +25,9 @@ def tags(cell: Any) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
-def test_there_are_the_five_of_the_two_sources() -> None:
+def test_there_are_the_five_of_the_two_sources_and_the_benchmark() -> None:
     names = ["01_reproduction", "02_alpha_sweep", "03_sine_operation", "04_adam_vs_adamw", "05_layernorm_periodicity"]
-    assert [path.stem for path in NOTEBOOKS] == names
+    assert [path.stem for path in NOTEBOOKS] == [*names, "speed"]
 
 
 @each
@@ -36,13 +38,21 @@ def test_cells_are_short_and_define_nothing(path: Path) -> None:
         assert not any(isinstance(node, (ast.FunctionDef, ast.ClassDef)) for node in nodes), cell.source
 
 
-@each
+@each_experiment
 def test_parameters_of_the_paper_scale_exist_and_name_other_runs_than_the_smoke_scale(path: Path) -> None:
     paper, smoke = plan.settings(path, "paper"), plan.settings(path, "smoke")
     assert paper == yaml.safe_load((path.parent / "paper" / f"{path.stem}.yaml").read_text())
     large, small = plan.planned_specs(path, paper), plan.planned_specs(path, smoke)
     assert {spec.task.p for spec in large} == {97} and all(spec.task.p < 97 for spec in small)
     assert len({spec.id for spec in large}) == len(large) and len({spec.id for spec in small}) == len(small)
+
+
+def test_the_benchmark_shows_what_is_recorded_at_either_scale() -> None:
+    path = NOTEBOOKS[-1]
+    for scale in ("paper", "smoke"):
+        assert plan.planned_specs(path, plan.settings(path, scale)) == []
+    shown = plan.parameters(path)["results"].default
+    assert plan.settings(path, "paper") == {"results": shown} and (path.parent / shown).is_file()
 
 
 @each

@@ -1,0 +1,93 @@
+"""The benchmark's ratios are those of the times it took, and its rows hold what a script needs."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grokcore import bench, cli, terminal
+from grokcore.spec import msu
+from grokcore.timing import Side
+
+STEP, FLOOR, EVALUATION, REFERENCE = 0.020, 0.010, 0.1, 0.050  # seconds of one process alone
+SLOWER = 1.25  # of each of two processes at once
+KEYS = {
+    *("case", "device", "reference_ms_per_run_step", "ms_per_run_step", "job_speedup"),
+    *("job_speedup_vs_two_references", "floor_ratio", "evaluation_share", "processes", "threads", "R", "spread"),
+}
+
+
+class Clock:
+    """Processes whose times are known: the reference on all threads takes half the time of one on one thread."""
+
+    def time(self, side: Side, n: int, among: Sequence[int] = (0,)) -> float:
+        alone = {"engine": STEP, "floor": FLOOR, "evaluation": EVALUATION, "reference": REFERENCE}[side.kind]
+        if tuple(among) == (2,):
+            return n * alone / 2
+        return n * alone * side.R * (SLOWER if len(among) == 2 else 1.0)
+
+    def value(self, side: Side, which: int = 0) -> float:
+        return {"operations": 1e9 * side.R, "product rate": 1.1e11, "bandwidth": 1e12, "bytes": 1e7 * side.R}[side.kind]
+
+
+def test_a_row_of_the_cpu_holds_the_ratios_of_its_times() -> None:
+    spec = msu()
+    (row,) = bench._cpu_case(Clock(), spec, 2, 3)  # pyright: ignore[reportArgumentType]
+    share = bench.evaluations_per_step(spec)
+    ours = (STEP + share * EVALUATION) * SLOWER / 2
+    assert row["ms_per_run_step"] == pytest.approx(1e3 * ours)
+    assert row["reference_ms_per_run_step"] == pytest.approx(1e3 * REFERENCE / 2)
+    assert row["two_references_ms_per_run_step"] == pytest.approx(1e3 * REFERENCE * SLOWER / 2)
+    assert row["job_speedup"] == pytest.approx(REFERENCE / 2 / ours)
+    assert row["job_speedup_vs_two_references"] == pytest.approx(REFERENCE * SLOWER / 2 / ours)
+    assert row["floor_ratio"] == pytest.approx(STEP / FLOOR) and row["gain_of_processes"] == pytest.approx(2 / SLOWER)
+    assert row["evaluation_share"] == pytest.approx(share * EVALUATION / (STEP + share * EVALUATION))
+    assert row["floor_gflops"] == pytest.approx(100) and row["floor_rate_share"] == pytest.approx(1 / 1.1)
+    assert row["rounds"] == 3 and row["spread"]["floor_ratio"] == pytest.approx([2.0, 2.0])
+
+
+def test_a_row_of_a_gpu_counts_run_steps() -> None:
+    rows = list(bench._gpu_case(Clock(), msu(), "cuda", 1))  # pyright: ignore[reportArgumentType]
+    assert [row["R"] for row in rows] == list(bench.R_GPU)
+    for row in rows:  # the clock of R runs is R times that of one: a run-step takes the same
+        assert row["ms_per_run_step"] == pytest.approx(1e3 * (STEP + bench.evaluations_per_step(msu()) * EVALUATION))
+        assert row["run_steps_per_second"] == pytest.approx(1e3 / row["ms_per_run_step"])
+        assert row["floor_ratio"] == pytest.approx(2.0) and row["bytes_ratio"] == pytest.approx(STEP * 1e12 / 1e7)
+
+
+def test_evaluations_are_those_of_the_schedule() -> None:
+    assert bench.evaluations_per_step(msu(steps=10)) == 9 / 10  # 0, 1, 2, 3, 4, 6, 8 of the powers of √2, and 10
+    assert 0.005 < bench.evaluations_per_step(msu()) < 0.02
+
+
+def test_command_times_real_processes_and_writes_their_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny: dict[str, Any] = {"p": 7, "d_model": 8, "d_mlp": 12, "n_heads": 2, "batch_size": 16}
+    monkeypatch.setattr(bench, "CASES", {"msu": msu(**tiny)})
+    monkeypatch.setattr(bench, "GROWTH", {"p": ("p", (5, 7))})
+    monkeypatch.setattr(bench, "R_CPU", (1, 2))
+    monkeypatch.setattr(bench, "WINDOW", 5)
+    assert cli.main(["bench", "--full", "--rounds", "1", "--json", str(tmp_path / "rows.json")]) == 0
+    case, *growth = json.loads((tmp_path / "rows.json").read_text())
+    assert case.keys() >= KEYS and case["case"] == "msu" and case["operations"] > 0
+    assert all(case[name] > 0 for name in KEYS if name not in ("case", "device", "spread"))
+    assert {row["grows_with"] for row in growth} == {"p", "R", "processes"}
+    said = capsys.readouterr().out
+    assert "msu" in said and "step over floor" in said and "wrote" in said
+
+
+def test_a_floor_that_is_not_sharp_is_said_to_be_so() -> None:
+    (row,) = bench._cpu_case(Clock(), msu(), 2, 1)  # pyright: ignore[reportArgumentType]
+    row |= {"case": "msu", "machine": "a machine", "torch": "2"}
+    assert "not sharp" not in terminal.bench_table([row])
+    assert "50% (not sharp)" in terminal.bench_table([row | {"floor_rate_share": 0.5}])
+
+
+def test_a_side_that_fails_names_itself() -> None:
+    from grokcore.timing import Processes
+
+    with Processes([1]) as processes, pytest.raises(RuntimeError, match="failed in reference: ValueError: the refer"):
+        processes.time(Side("reference", msu(p=7, optimizer="rmsprop", lr=0.1)), 1)
