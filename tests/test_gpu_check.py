@@ -11,8 +11,9 @@ from grokcore.train import train
 
 FILE = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu_check.py"
 TINY: dict[str, Any] = {"p": 7, "d_model": 8, "d_mlp": 12, "n_heads": 2, "batch_size": 8, "steps": 24}
-BASES = {"msu": gc.msu(**TINY), "periodic": gc.periodic(2, **TINY)}
-SMALL = gc.msu(**{**TINY, "steps": 1200}, alpha=0.8, lr=0.01, weight_decay=0.1)
+BASES = {"msu": gc.msu(**TINY), "periodic": gc.periodic(2, **{**TINY, "steps": 8})}
+GROKS = gc.msu(**{**TINY, "p": 11, "d_model": 32, "d_mlp": 64, "batch_size": 64, "steps": 1000}, alpha=0.9, lr=0.005)
+SMALL = gc.msu(**{**TINY, "steps": 400}, alpha=0.8, lr=0.01, weight_decay=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def check() -> Any:
 
 
 def test_a_cpu_agrees_with_itself(check: Any) -> None:
-    checks = check.agreement("cpu", BASES, SMALL)
+    checks = check.agreement("cpu", BASES, GROKS)
     assert len(checks) == 13 and all(good for *_, good in checks), checks
 
 
@@ -61,7 +62,7 @@ def test_grokking_times_that_differ_are_found_out(check: Any, monkeypatch: pytes
 
 
 def test_a_small_sweep_is_stored_and_loaded(check: Any) -> None:
-    (said,) = check.small_sweep("cpu", 2, gc.replace(SMALL, steps=400))
+    (said,) = check.small_sweep("cpu", 2, SMALL)
     assert "run-steps a second" in said[1]
 
 
