@@ -6,7 +6,7 @@ from dataclasses import replace as dataclass_replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from as_in_torch import plain_grokformer
 from torch.nn import functional as F
 
 from grokcore import models, tasks
@@ -83,44 +83,10 @@ def test_shared_logits_equal_plain_logits_on_every_row(base: RunSpec, n_operands
     torch.testing.assert_close(model(tokens, share=True), model(tokens), rtol=1e-12, atol=1e-12)
 
 
-class ReferenceGrokformer(nn.Module):
-    """The network of `msu` from torch's own encoder, weights taken from ours by name."""
-
-    def __init__(self, ours: dict[str, torch.Tensor], p: int, d_model: int, d_mlp: int, n_tokens: int = 2) -> None:
-        super().__init__()
-        layer = nn.TransformerEncoderLayer(d_model, 4, d_mlp, dropout=0.0, batch_first=True)
-        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-        self.table = nn.Parameter(ours["W_E"].clone())
-        self.p, self.n_tokens = p, n_tokens
-        names = {
-            "self_attn.in_proj_": "W_QKV.",
-            "self_attn.out_proj.": "W_O.",
-            "linear1.": "W_in.",
-            "linear2.": "W_out.",
-            "norm1.": "norm_1.",
-            "norm2.": "norm_2.",
-        }
-        state = {
-            f"layers.{i}.{theirs}{kind}": ours[f"blocks.{i}.{mine}{kind}"]
-            for i in range(2)
-            for theirs, mine in names.items()
-            for kind in ("weight", "bias")
-        }
-        self.double()
-        self.encoder.load_state_dict(state)
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        positions = torch.arange(self.p + 2, self.p + 2 + self.n_tokens)
-        mask = nn.Transformer.generate_square_subsequent_mask(self.n_tokens, dtype=torch.float64)
-        out = self.encoder(self.table[tokens] + self.table[positions], mask=mask)
-        return out[:, -1] @ self.table[: self.p + 2].T
-
-
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_run_equals_a_plain_loop_of_torch_parts(optimizer: str) -> None:
     spec = ADAMW_RUN if optimizer == "adamw" else replace(ADAMW_RUN, optimizer=replace(SGD_RUN).optimizer)
-    ours = {name: value.detach().clone() for name, value in models.build(spec).named_parameters()}
-    reference = ReferenceGrokformer(ours, 11, 16, 32)
+    reference = plain_grokformer(spec, models.build(spec))
     h = spec.optimizer
     if optimizer == "adamw":
         stepper: torch.optim.Optimizer = torch.optim.AdamW(
@@ -146,7 +112,9 @@ def test_run_equals_a_plain_loop_of_torch_parts(optimizer: str) -> None:
     run = run_all([spec])[spec.id]
     first, last = (int(run.curve["step"][i]) for i in (-2, -1))
     assert run.curve["batch_loss_mean"][-1] == pytest.approx(np.mean(losses[first:last]), rel=1e-8)
-    np.testing.assert_allclose(run.weights[spec.steps]["W_E"], reference.table.detach(), rtol=RTOL, atol=ATOL)
+    np.testing.assert_allclose(
+        run.weights[spec.steps]["W_E"], reference.embedding.weight.detach(), rtol=RTOL, atol=ATOL
+    )
     in_training = np.zeros(len(labels), dtype=bool)
     in_training[tasks.split(spec)[0]] = True
     with torch.no_grad():

@@ -4,41 +4,24 @@ from itertools import islice
 
 import pytest
 import torch
+from as_in_torch import names, plain_grokformer
 from torch import nn
 
 from grokcore import models, reference, tasks
-from grokcore.parts import GrokformerConfig
 from grokcore.spec import RunSpec, msu, periodic, replace
 from grokcore.train import train
 
 TINY = msu(p=11, d_model=8, d_mlp=12, n_heads=2, batch_size=16, steps=30, precision="float64")
 
 
-def named_as_in_torch(ours: nn.Module, n_layers: int) -> dict[str, nn.Parameter]:
-    """Return the weights of our Grokformer under the names of torch's encoder."""
-    weights = {"embedding.weight": ours.get_parameter("W_E")}
-    names = {"W_QKV": "self_attn.in_proj_", "W_O": "self_attn.out_proj.", "W_in": "linear1.", "W_out": "linear2."}
-    names |= {"norm_1": "norm1.", "norm_2": "norm2."}
-    for layer in range(n_layers):
-        for own, theirs in names.items():
-            for kind in ("weight", "bias"):
-                value = ours.get_parameter(f"blocks.{layer}.{own}.{kind}")
-                weights[f"encoder.layers.{layer}.{theirs}{kind}"] = value
-    return weights
-
-
 @pytest.fixture
 def both() -> tuple[reference.PlainGrokformer, nn.Module]:
     """The reference's network and ours, with the same weights, unequal in all layers."""
-    assert isinstance(TINY.model, GrokformerConfig)
     ours = models.build(TINY)
     with torch.no_grad():
         for i, parameter in enumerate(ours.parameters()):
             parameter += torch.linspace(-0.1 * i, 0.1, parameter.numel(), dtype=torch.float64).view_as(parameter)
-    plain = reference.PlainGrokformer(TINY.model, 11, 2).double()
-    missing = plain.load_state_dict(named_as_in_torch(ours, 2), strict=False)
-    assert set(missing.missing_keys) == {"mask", "positions"} and not missing.unexpected_keys
-    return plain, ours
+    return plain_grokformer(TINY, ours), ours
 
 
 def test_networks_are_the_same_function(both: tuple[reference.PlainGrokformer, nn.Module]) -> None:
@@ -50,9 +33,9 @@ def test_networks_have_the_same_gradients(both: tuple[reference.PlainGrokformer,
     tokens, labels = (torch.from_numpy(part) for part in tasks.table(TINY.task))
     for network in both:
         nn.functional.cross_entropy(network(tokens), labels).backward()
-    weights = dict(both[0].named_parameters())
-    for name, parameter in named_as_in_torch(both[1], 2).items():
-        torch.testing.assert_close(weights[name].grad, parameter.grad, rtol=0, atol=1e-12)
+    for own, theirs in names(2).items():
+        plain, ours = both[0].get_parameter(theirs), both[1].get_parameter(own)
+        torch.testing.assert_close(plain.grad, ours.grad, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("spec", [TINY, periodic(p=11, d_model=8, d_mlp=12, n_heads=2, batch_size=16, steps=30)])
