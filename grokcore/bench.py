@@ -105,25 +105,30 @@ def _gpu_case(processes: Processes, spec: RunSpec, device: str, rounds: int) -> 
     """Time R runs as one program against the reference on the same GPU, for each R."""
     share = evaluations_per_step(spec)
     for R in R_GPU:
-        engine, evaluation, products = (Side(kind, spec, R, device) for kind in ("engine", "evaluation", "floor"))
-        operations, moved = (processes.value(Side(kind, spec, R, device)) / R for kind in ("operations", "bytes"))
-        measured: list[Row] = []
-        for _ in range(rounds):
-            step = processes.time(engine, WINDOW) / WINDOW / R
-            whole = step + share * processes.time(evaluation, EVALUATIONS) / EVALUATIONS / R
-            floor = processes.time(products, WINDOW) / WINDOW / R
-            plain = processes.time(Side("reference", spec, device=device), WINDOW) / WINDOW
-            rate, width = (processes.value(Side(kind, spec, R, device)) for kind in ("product rate", "bandwidth"))
-            row: Row = {"reference_ms_per_run_step": 1e3 * plain, "ms_per_run_step": 1e3 * whole}
-            row |= {"run_steps_per_second": 1 / whole, "job_speedup": plain / whole}
-            row |= {
-                "floor_ratio": step / floor,
-                "evaluation_share": 1 - step / whole,
-                "bytes_ratio": step * width / moved,
-            }
-            row |= {"floor_gflops": operations / floor / 1e9, "floor_rate_share": operations / floor / rate}
-            measured.append(row)
-        yield _summary(measured) | {"R": R, "processes": 1, "threads": 1, "operations": operations}
+        try:
+            yield _gpu_row(processes, spec, R, device, rounds, share)
+        except RuntimeError as error:
+            if "OutOfMemoryError" not in str(error):
+                raise
+            return  # more runs do not fit either
+
+
+def _gpu_row(processes: Processes, spec: RunSpec, R: int, device: str, rounds: int, share: float) -> Row:
+    engine, evaluation, products = (Side(kind, spec, R, device) for kind in ("engine", "evaluation", "floor"))
+    operations, moved = (processes.value(Side(kind, spec, R, device)) / R for kind in ("operations", "bytes"))
+    measured: list[Row] = []
+    for _ in range(rounds):
+        step = processes.time(engine, WINDOW) / WINDOW / R
+        whole = step + share * processes.time(evaluation, EVALUATIONS) / EVALUATIONS / R
+        floor = processes.time(products, WINDOW) / WINDOW / R
+        plain = processes.time(Side("reference", spec, R, device), WINDOW) / WINDOW
+        rate, width = (processes.value(Side(kind, spec, R, device)) for kind in ("product rate", "bandwidth"))
+        row: Row = {"reference_ms_per_run_step": 1e3 * plain, "ms_per_run_step": 1e3 * whole}
+        row |= {"run_steps_per_second": 1 / whole, "job_speedup": plain / whole}
+        row |= {"floor_ratio": step / floor, "evaluation_share": 1 - step / whole, "bytes_ratio": step * width / moved}
+        row |= {"floor_gflops": operations / floor / 1e9, "floor_rate_share": operations / floor / rate}
+        measured.append(row)
+    return _summary(measured) | {"R": R, "processes": 1, "threads": 1, "operations": operations}
 
 
 def _growth(processes: Processes, device: str, n: int, rounds: int) -> Iterator[Row]:

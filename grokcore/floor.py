@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from grokcore import tasks
 from grokcore.program import Program
 
 aten = torch.ops.aten
@@ -44,15 +44,15 @@ class _Recorder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def products(program: Program) -> list[Product]:
-    """Return the matrix products of one step of a program with full batches, in order; the step is taken.
+def products(program: Program, step: int = 0) -> list[Product]:
+    """Return the matrix products of one step of a program, in order; the step is taken.
 
     Raises RuntimeError if their operations are not as many as torch's own counter sees in the same step.
     """
-    inputs = program.inputs(0, 1)
+    inputs = program.inputs(step, step + 1)
     recorder, counter = _Recorder(), FlopCounterMode(display=False)
     with counter, recorder:
-        program.step(*inputs.at(0, inputs.widths[0]))
+        program.step(*inputs.at(0, None if program.captures else inputs.widths[0]))
     counted, own = counter.get_total_flops(), sum(product.flops for product in recorder.products)
     if counted != own:
         raise RuntimeError(f"the floor's products make {own:,} operations, the step makes {counted:,}: they must agree")
@@ -60,12 +60,23 @@ def products(program: Program) -> list[Product]:
 
 
 class Floor:
-    """The products with their operands and results at hand, to be made again and again."""
+    """The products of a program's steps with operands and results at hand, to be made again and again.
 
-    def __init__(self, made: Sequence[Product], device: torch.device, dtype: torch.dtype) -> None:
-        self.device, self.flops = device, sum(product.flops for product in made)
-        self.operands = [self._operands(product, dtype) for product in made]
-        self.bytes = sum(x.element_size() * x.numel() for each in self.operands for x in each)
+    The last batch of an epoch is smaller and has its share; a captured step has full batches only.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.device, dtype = program.device, program.theta.dtype
+        per_epoch = tasks.steps_per_epoch(program.specs[0])
+        shares = (
+            {0: 1.0} if program.captures or per_epoch == 1 else {0: 1 - 1 / per_epoch, per_epoch - 1: 1 / per_epoch}
+        )
+        made = [(share, products(program, step)) for step, share in shares.items()]
+        self.flops = sum(share * product.flops for share, each in made for product in each)
+        self.operands = [(share, self._operands(product, dtype)) for share, each in made for product in each]
+        sizes = [(share, x.element_size() * x.numel()) for share, each in self.operands for x in each]
+        self.bytes = sum(share * size for share, size in sizes)
+        self.graph = self._captured() if self.device.type == "cuda" else None
 
     def _operands(self, product: Product, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         a, b = (
@@ -74,11 +85,28 @@ class Floor:
         )
         return a, b, torch.empty(*a.shape[:-1], b.shape[-1], dtype=dtype, device=self.device)
 
-    def steps(self, n: int) -> None:
-        """Make the products of `n` steps, each product `n` times in a row: its operands stay in a CPU's cache."""
-        for a, b, out in self.operands:
-            for _ in range(n):
+    def _captured(self) -> torch.cuda.CUDAGraph:
+        """Return the products of one step as a CUDA graph, so that they are launched as fast as those of the engine."""
+        with torch.cuda.device(self.device):
+            graph = torch.cuda.CUDAGraph()
+            self._make(1)
+            torch.cuda.synchronize()
+            with torch.cuda.graph(graph):
+                self._make(1)
+        return graph
+
+    def _make(self, n: int) -> None:
+        for share, (a, b, out) in self.operands:
+            for _ in range(round(n * share)):
                 torch.matmul(a, b, out=out)
+
+    def steps(self, n: int) -> None:
+        """Make the products of `n` steps; on a CPU each product in a row, so that its operands stay in the cache."""
+        if self.graph is None:
+            self._make(n)
+            return
+        for _ in range(n):
+            self.graph.replay()
 
 
 def product_rate(device: torch.device, dtype: torch.dtype, size: int = 2048, times: int = 3) -> float:

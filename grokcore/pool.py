@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ ENVIRONMENT = {
 }
 
 
+TRIED = (2, 8)  # numbers of runs whose memory is measured on a GPU
 LONGEST_INTERVAL = 400  # steps between two evaluations, whose batches are on the GPU together
 
 
@@ -77,7 +79,7 @@ def train_all(
 ) -> Iterator[tuple[Record, Weights]]:
     """Train all runs and yield each record, with the weights kept, as it ends; options as in `grokcore.sweep`."""
     device = device_of(device)
-    groups = [[spec] for spec in specs] if device == "cpu" else _gpu_groups(specs, device)
+    groups = [[spec] for spec in specs] if device == "cpu" else _gpu_groups(specs, device, plain)
     with tempfile.TemporaryDirectory(prefix="grokcore-") as folder:
         meter = _Meter(specs, Path(folder), watch)
         if device != "cpu" or jobs == 1 or len(groups) == 1:
@@ -101,7 +103,7 @@ def device_of(device: str) -> str:
     return device
 
 
-def _gpu_groups(specs: Sequence[RunSpec], device: str) -> list[list[RunSpec]]:
+def _gpu_groups(specs: Sequence[RunSpec], device: str, plain: bool) -> list[list[RunSpec]]:
     """Group runs by program, as many in a group as the free memory of the GPU holds."""
     from grokcore.program import program_key
 
@@ -110,27 +112,31 @@ def _gpu_groups(specs: Sequence[RunSpec], device: str) -> list[list[RunSpec]]:
         programs.setdefault(program_key(spec), []).append(spec)
     groups: list[list[RunSpec]] = []
     for group in programs.values():
-        size = len(group) if len(group) == 1 else _runs_that_fit(group[:2], device)
+        size = _runs_that_fit(group, device, plain) if len(group) > TRIED[-1] else len(group)
         groups += [group[i : i + size] for i in range(0, len(group), size)]
     return groups
 
 
-def _runs_that_fit(two: Sequence[RunSpec], device: str) -> int:
-    """Return how many runs like these two fit into four fifths of the free memory: trained for a while and measured."""
+def _runs_that_fit(group: Sequence[RunSpec], device: str, plain: bool) -> int:
+    """Return how many runs fit into four fifths of the free memory, from what two numbers of them take in training."""
     import torch
 
     from grokcore.program import Program
 
+    torch.cuda.init()
+    free, taken = torch.cuda.mem_get_info(device)[0], []
+    for n in TRIED:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_reserved(device)
+        program = Program(group[:n], torch.device(device), plain=plain)
+        program.advance(0, LONGEST_INTERVAL, 2 * LONGEST_INTERVAL)
+        program.evaluate()
+        taken.append(torch.cuda.max_memory_reserved(device) - before)
+        del program
     torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
-    free, before = torch.cuda.mem_get_info(device)[0], torch.cuda.memory_allocated(device)
-    program = Program(two, torch.device(device))
-    program.advance(0, LONGEST_INTERVAL)
-    program.evaluate()
-    used = torch.cuda.max_memory_allocated(device) - before
-    del program
-    torch.cuda.empty_cache()
-    return max(1, int(0.8 * free / (used / len(two))))
+    each = max((taken[1] - taken[0]) / (TRIED[1] - TRIED[0]), 1.0)
+    return max(TRIED[0], int((0.8 * free - taken[0]) / each) + TRIED[0])
 
 
 def _train_in_processes(
@@ -150,7 +156,10 @@ def _train_in_processes(
         while groups or running:
             while groups and len(running) < 2 * jobs:
                 group = groups.pop(0)
-                running[pool.submit(_train_listed, group, keep, folder, plain)] = group
+                try:
+                    running[pool.submit(_train_listed, group, keep, folder, plain)] = group
+                except RuntimeError as error:  # a worker was killed and took the pool with it
+                    failed += [f"{spec.id}: {type(error).__name__}: {error}" for spec in group]
             ended, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
             while ended:
                 future = ended.pop()
@@ -216,6 +225,7 @@ def _provenance(run: Trained, device: str, n_runs: int, plain: bool) -> dict[str
     }
 
 
+@cache
 def _commit() -> str | None:
     """Return the commit of the source tree, with "+" if the package differs from it; None outside version control."""
     git = ["git", "-C", str(repository())]

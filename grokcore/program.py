@@ -108,7 +108,7 @@ class Program:
         self.single = len(self.specs) == 1
         self.meter = Meter(len(self.specs), self.device)
         self.captured: CapturedStep | None = None
-        self.ahead: Inputs | None = None
+        self.ahead: tuple[tuple[int, int], Inputs] | None = None  # steps, and what they take
         if not self.single:
             self.leaves: dict[str, Tensor] = {name: part.detach().requires_grad_() for name, part in shaped.items()}
             return
@@ -134,7 +134,8 @@ class Program:
 
         While a GPU is still at them, the inputs of the steps up to `following` are drawn.
         """
-        inputs = self.ahead or self.inputs(start, stop)
+        ahead, self.ahead = self.ahead, None
+        inputs = ahead[1] if ahead is not None and ahead[0] == (start, stop) else self.inputs(start, stop)
         if self.captures and self.captured is None and start < stop:
             self.captured = CapturedStep(self, inputs)
         for k in range(stop - start):
@@ -143,7 +144,8 @@ class Program:
             else:
                 self.meter.add(self.step(*inputs.at(k, inputs.widths[k])))
         self.meter.count += stop - start
-        self.ahead = self.inputs(stop, following) if self.captures and following is not None else None
+        if self.captures and following is not None:
+            self.ahead = (stop, following), self.inputs(stop, following)
 
     def step(self, rows: Tensor, weight: Tensor, h: dict[str, Tensor]) -> Tensor:
         """Advance every run by one step on its rows `[R, N]`; return `STEP_MEASURES` `[M, R]` before the update.
@@ -255,24 +257,33 @@ class Meter:
 class CapturedStep:
     """The step of a program as one CUDA graph, on inputs at a fixed place: launched at once, whatever it consists of.
 
-    Batches have their full width here, with weight 0 where a smaller one ends.
+    Batches have their full width here, with weight 0 where a smaller one ends. Raises RuntimeError for a network that
+    waits for the host in its forward pass.
     """
 
     def __init__(self, program: Program, inputs: Inputs) -> None:
         self.fixed = [part[0].clone() for part in (inputs.rows, inputs.weight, inputs.scalars)]
-        changed = [program.theta, *program.state.values(), *(getattr(program.meter, n) for n in ("sum", "low", "high"))]
+        meter = (program.meter.sum, program.meter.low, program.meter.high)
+        own = (*program.fixed.values(), *program.model.buffers())  # which a user's network may change
+        changed = [program.theta, *program.state.values(), *meter, *own]
         saved = [tensor.clone() for tensor in changed]
-        stream = torch.cuda.Stream(program.device)
-        stream.wait_stream(torch.cuda.current_stream(program.device))
-        with torch.cuda.stream(stream):
-            for _ in range(3):  # what is set up on first use must not be captured
-                self._take(program, inputs)
-        torch.cuda.current_stream(program.device).wait_stream(stream)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self._take(program, inputs)
-        for tensor, before in zip(changed, saved, strict=True):
-            tensor.copy_(before)
+        with torch.cuda.device(program.device):
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(3):  # what is set up on first use must not be captured
+                    self._take(program, inputs)
+            torch.cuda.current_stream().wait_stream(stream)
+            self.graph = torch.cuda.CUDAGraph()
+            try:
+                with torch.cuda.graph(self.graph, stream=stream):
+                    self._take(program, inputs)
+            except RuntimeError as error:
+                raise RuntimeError(
+                    f"the step cannot be captured as a CUDA graph: train with plain=True ({error})"
+                ) from error
+            for tensor, before in zip(changed, saved, strict=True):
+                tensor.copy_(before)
 
     def _take(self, program: Program, inputs: Inputs) -> None:
         rows, weight, scalars = self.fixed

@@ -5,6 +5,7 @@ threads, in windows of steps.
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import time
@@ -24,9 +25,9 @@ Kind = Literal["engine", "evaluation", "reference", "floor", "product rate", "ba
 class Side:
     """One thing to time for a run, or for R runs that differ in their seed alone as one program.
 
-    `engine`, `reference` and `floor` are timed in steps (the reference evaluates after its epochs, the engine's
-    `evaluation` is timed apart). The others are numbers: operations a second of a large product and bytes a second of
-    a large copy; operations and bytes of the matrix products of one step.
+    `engine`, `reference` and `floor` are timed in steps, the engine's in whole intervals (the reference evaluates
+    after its epochs, the engine's `evaluation` is timed apart). The others are numbers: operations a second of a large
+    product and bytes a second of a large copy; operations and bytes of the matrix products of one step.
     """
 
     kind: Kind
@@ -80,13 +81,16 @@ class Processes:
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
     """Set environment variables for the processes started in the block."""
-    before = dict(os.environ)
+    before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _serve(link: Connection, threads: int) -> None:
@@ -94,17 +98,32 @@ def _serve(link: Connection, threads: int) -> None:
 
     torch.set_num_threads(threads)
     made: dict[Side, Callable[[int], float]] = {}
+    programs: dict[tuple[Any, ...], Any] = {}
     while True:
         side, n = link.recv()
         try:
             if side not in made:
-                made[side] = _make(side)
+                if side.device != "cpu":
+                    _make_room(side, made, programs)
+                made[side] = _make(side, programs)
             link.send(made[side](n))
         except Exception as error:
             link.send(f"{side.kind}: {type(error).__name__}: {error}")
 
 
-def _make(side: Side) -> Callable[[int], float]:
+def _make_room(side: Side, made: dict[Side, Callable[[int], float]], programs: dict[tuple[Any, ...], Any]) -> None:
+    """Drop what was made for other runs than those of this side: a GPU does not hold all of them."""
+    import torch
+
+    for other in [other for other in made if (other.spec, other.R) != (side.spec, side.R)]:
+        del made[other]
+    for key in [key for key in programs if key[:2] != (side.spec, side.R)]:
+        del programs[key]
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def _make(side: Side, programs: dict[tuple[Any, ...], Any]) -> Callable[[int], float]:
     """Return a function of n that gives the seconds of n steps, after a few untimed ones; or the number of a side."""
     import torch
 
@@ -113,22 +132,22 @@ def _make(side: Side) -> Callable[[int], float]:
     from grokcore.reference import train_plainly
 
     device = torch.device(side.device)
-    dtype = getattr(torch, side.spec.precision)
     if side.kind == "product rate":
-        return lambda n: floor.product_rate(device, dtype)
+        return lambda n: floor.product_rate(device, getattr(torch, side.spec.precision))
     if side.kind == "bandwidth":
         return lambda n: floor.bandwidth(device)
     endless = replace(side.spec, steps=1_000_000)
     if side.kind == "reference":
         return _timed(device, _each(train_plainly(endless, side.device)))
-    program = Program([replace(endless, seed=seed) for seed in range(side.R)], device, plain=side.plain)
+    key = (side.spec, side.R, side.device, side.plain)
+    if key not in programs:
+        programs[key] = Program([replace(endless, seed=seed) for seed in range(side.R)], device, plain=side.plain)
     if side.kind in ("engine", "evaluation"):
-        return _timed(device, _engine(program) if side.kind == "engine" else _evaluation(program))
-    products = floor.Floor(floor.products(program), device, dtype)
-    if side.kind == "operations":
-        return lambda n: float(products.flops)
-    if side.kind == "bytes":
-        return lambda n: float(products.bytes)
+        return _timed(device, _engine(programs[key]) if side.kind == "engine" else _evaluation(programs[key]))
+    products = floor.Floor(programs[key])
+    if side.kind in ("operations", "bytes"):
+        number = float(products.flops if side.kind == "operations" else products.bytes)
+        return lambda n: number
     return _timed(device, products.steps)
 
 
@@ -160,10 +179,11 @@ def _engine(program: Any) -> Callable[[int], None]:
 
     def make(n: int) -> None:
         nonlocal taken
-        for start in range(taken, taken + n, INTERVAL):
-            program.advance(start, min(start + INTERVAL, taken + n))
+        size = min(INTERVAL, n)
+        for _ in range(0, n, size or 1):
+            program.advance(taken, taken + size, taken + 2 * size)
             program.meter.read()
-        taken += n
+            taken += size
 
     return make
 

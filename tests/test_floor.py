@@ -41,9 +41,19 @@ def test_runs_of_one_program_make_their_products_each(spec: RunSpec) -> None:
 
 def test_products_are_made_with_the_shapes_and_layouts_of_the_step() -> None:
     made = floor.products(Program([SMALL], CPU))
-    below = floor.Floor(made, CPU, torch.float32)
+    below = floor.Floor(Program([replace(SMALL, alpha=16 / 110)], CPU))
     below.steps(2)
-    for product, (a, b, out) in zip(made, below.operands, strict=True):
+    for product, (_, (a, b, out)) in zip(made, below.operands, strict=True):
         assert (a.shape, b.shape) == product.sizes and (a.stride(), b.stride()) == product.strides
         torch.testing.assert_close(out, a @ b)
     assert below.flops == sum(product.flops for product in made)
+
+
+def test_the_smaller_last_batch_of_an_epoch_has_its_share() -> None:
+    spec = replace(SMALL, alpha=40 / 110)  # 40 rows: batches of 16, 16 and 8
+    program = Program([spec], CPU)
+    full, ragged = (sum(each.flops for each in floor.products(program, step)) for step in (0, 2))
+    assert ragged < full
+    below = floor.Floor(program)
+    assert below.flops == pytest.approx((2 * full + ragged) / 3)
+    assert sum(share for share, _ in below.operands) == pytest.approx(len(below.operands) / 2)

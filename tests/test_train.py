@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from grokcore import models, tasks
 from grokcore.analysis import Outcome, summary
 from grokcore.parts import SGD, Adam, AdamW, RMSprop, SpecError
+from grokcore.program import Inputs, Program
 from grokcore.spec import RunSpec, msu, periodic, replace
 from grokcore.store import make_record
 from grokcore.sweep import frame
@@ -289,3 +290,40 @@ def test_runs_of_a_program_stop_early_one_by_one() -> None:
     assert ends == sorted(ends) and len(set(ends)) >= 3, "runs are yielded as they end"
     for spec in specs:
         assert dict(together)[spec.id] == alone(spec).curve["step"][-1]
+
+
+def test_captured_steps_with_inputs_drawn_ahead_train_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU does around its graph, with a step taken anew in the graph's place: full width, inputs ahead."""
+    drawn: list[tuple[int, int]] = []
+    attach, inputs = Program._attach, Program.inputs
+
+    class Replayed:
+        def __init__(self, program: Program, _: Inputs) -> None:
+            self.program = program
+
+        def replay(self, inputs: Inputs, k: int) -> None:
+            self.program.meter.add(self.program.step(*inputs.at(k)))
+
+    def attached(self: Program) -> None:
+        attach(self)
+        self.captures = True
+
+    def counted(self: Program, start: int, stop: int) -> Inputs:
+        drawn.append((start, stop))
+        return inputs(self, start, stop)
+
+    base = msu(p=7, d_model=8, d_mlp=12, n_heads=2, batch_size=8, steps=24, precision="float64")
+    specs = [base, replace(base, seed=1), replace(base, lr=1e30)]
+    expected = {run.spec.id: run for run in train(specs)}
+    monkeypatch.setattr(Program, "_attach", attached)
+    monkeypatch.setattr(Program, "inputs", counted)
+    monkeypatch.setattr("grokcore.program.CapturedStep", Replayed)
+    found = {run.spec.id: run for run in train(specs)}
+    assert {run: one.status for run, one in found.items()} == {run: one.status for run, one in expected.items()}
+    for run in (specs[0].id, specs[1].id):
+        for name, values in expected[run].curve.items():
+            np.testing.assert_allclose(found[run].curve[name], values, rtol=1e-9, atol=1e-12, err_msg=name)
+    stops = [0, *tasks.evaluation_steps(24)]
+    again = [pair for pair in drawn if drawn.count(pair) > 1]
+    assert sorted(set(drawn)) == sorted(set(zip(stops, stops[1:], strict=False)))
+    assert len(set(again)) == 1  # once more for the runs that went on when one had left
