@@ -34,7 +34,6 @@ class Side:
     spec: RunSpec
     R: int = 1
     device: str = "cpu"
-    plain: bool = False
 
 
 class Processes:
@@ -139,9 +138,9 @@ def _make(side: Side, programs: dict[tuple[Any, ...], Any]) -> Callable[[int], f
     endless = replace(side.spec, steps=1_000_000)
     if side.kind == "reference":
         return _timed(device, _each(train_plainly(endless, side.device)))
-    key = (side.spec, side.R, side.device, side.plain)
+    key = (side.spec, side.R, side.device)
     if key not in programs:
-        programs[key] = Program([replace(endless, seed=seed) for seed in range(side.R)], device, plain=side.plain)
+        programs[key] = Program([replace(endless, seed=seed) for seed in range(side.R)], device)
     if side.kind in ("engine", "evaluation"):
         return _timed(device, _engine(programs[key]) if side.kind == "engine" else _evaluation(programs[key]))
     products = floor.Floor(programs[key])
