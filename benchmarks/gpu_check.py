@@ -23,7 +23,7 @@ from grokcore.store import Store
 from grokcore.train import Trained, train
 
 LARGE = {"msu": gc.msu(steps=128), "periodic": gc.periodic(2, steps=128)}
-SMALL = gc.msu(p=23, alpha=0.8, d_model=64, d_mlp=256, lr=0.004, steps=1800)
+SMALL = gc.msu(p=23, alpha=0.8, d_model=64, d_mlp=256, lr=0.003, steps=2000)  # as in notebook 1
 Check = tuple[str, str, bool]  # what was checked, what came out, whether it is as it must be
 
 

@@ -132,15 +132,16 @@ def _gpu_row(processes: Processes, spec: RunSpec, R: int, device: str, rounds: i
 
 
 def _growth(processes: Processes, device: str, n: int, rounds: int) -> Iterator[Row]:
-    """Time one step of `msu`, and its products, as p, depth, R and on a CPU the number of processes grow."""
+    """Time one step of `msu`, and its products, as p, depth and on a CPU R and the number of processes grow."""
     base = CASES["msu"]
     points: list[tuple[str, int, RunSpec, int, Sequence[int]]] = [
         (kind, value, replace(base, **{field: value}), 1, (0,))
         for kind, (field, values) in GROWTH.items()
         for value in values
     ]
-    points += [("R", R, base, R, (0,)) for R in (R_CPU if device == "cpu" else R_GPU)]
-    points += [("processes", k, base, 1, range(k)) for k in range(1, n + 1)] if device == "cpu" else []
+    if device == "cpu":  # a GPU has a row for each R already, and one process
+        points += [("R", R, base, R, (0,)) for R in R_CPU]
+        points += [("processes", k, base, 1, range(k)) for k in range(1, n + 1)]
     for kind, at, spec, R, among in points:
         engine, products = (Side(which, spec, R, device) for which in ("engine", "floor"))
         runs, window = R * len(among), max(20, WINDOW // (2 * R))
