@@ -115,7 +115,7 @@ def _add_train(commands: Any) -> None:
     _add_set(add, "any other field of the run, as --set momentum=0.9")
     add.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, … (default: auto)")
     add.add_argument("--fresh", action="store_true", help="train even if the run is recorded")
-    add.add_argument("--plain", action="store_true", help="without first-token sharing and CUDA graph, to compare")
+    add.add_argument("--plain", action="store_true", help="without the engine's short cuts, to compare")
     add.set_defaults(run=_train)
 
 

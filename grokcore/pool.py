@@ -204,13 +204,13 @@ def _train_group(
     torch.set_num_threads(1 if device == "cpu" else threads)
     try:
         for run in train(group, device, plain=plain, keep_weights=keep, watch=note):
-            provenance = _provenance(run, device, len(group), plain)
+            provenance = _provenance(run, device, len(group))
             yield make_record(run.spec, run.curve, run.status, provenance), run.weights
     finally:
         torch.set_num_threads(threads)
 
 
-def _provenance(run: Trained, device: str, n_runs: int, plain: bool) -> dict[str, Any]:
+def _provenance(run: Trained, device: str, n_runs: int) -> dict[str, Any]:
     """Say where a run comes from; `seconds` is wall time divided by the runs of its program."""
     import torch
 
@@ -219,7 +219,7 @@ def _provenance(run: Trained, device: str, n_runs: int, plain: bool) -> dict[str
     return {
         **{"grokcore": __version__, "torch": torch.__version__, "numpy": np.__version__},
         **{"python": platform.python_version(), "device": name, "threads": torch.get_num_threads()},
-        **{"matmul_precision": torch.get_float32_matmul_precision(), "runs_in_program": n_runs, "plain": plain},
+        **{"matmul_precision": torch.get_float32_matmul_precision(), "runs_in_program": n_runs, "engine": run.engine},
         **{"seconds": round(run.seconds, 2), "commit": _commit()},
         **{"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")},
     }

@@ -2,13 +2,13 @@
 
 The modules read views of the flat weights. With R = 1 the module is called as it is, with more it is lifted by
 `torch.func.vmap`. Batches and hyperparameters of all steps between two evaluations are on the device before the first
-of them and measures stay there until the last, so that no step waits for the host. On a GPU the step is one CUDA graph.
+of them and measures stay there until the last, so that no step waits for the host. Compiled steps and
+CUDA graphs are taken where they pay (`stepping`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,9 @@ from torch.func import functional_call, vmap
 
 from grokcore import measures, models, optim, tasks
 from grokcore.spec import RunSpec
+from grokcore.stepping import Inputs, Meter, StepGraph, graph_of
 
 EVALUATION_ROWS = 512  # rows of a forward pass in an evaluation: larger ones fall out of a CPU's cache
-STEP_MEASURES = (
-    *("batch_loss", "batch_accuracy", "grad_norm", "step_weight_norm"),
-    *("effective_grad", "effective_lr", "effective_grad_si", "effective_lr_si"),
-)
 
 
 def program_key(spec: RunSpec) -> tuple[Any, ...]:
@@ -33,29 +30,10 @@ def program_key(spec: RunSpec) -> tuple[Any, ...]:
     return (*shape, spec.model.model_dump_json(), spec.optimizer.name)
 
 
-@dataclass
-class Inputs:
-    """What K steps of R runs take, on the device: rows and weights of batches of N, and the optimizer's H scalars."""
-
-    rows: Tensor  # [K, R, N]
-    weight: Tensor  # [K, R, N]: 1/(examples that count), 0 for padding
-    scalars: Tensor  # [K, H, R, 1]
-    names: list[str]  # of the H scalars
-    widths: list[int]  # [K]: examples of the largest batch among the runs; no run needs more
-
-    def at(self, k: int, width: int | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Return rows, weight and scalars of one step, cut to `width` examples."""
-        return self.rows[k, :, :width], self.weight[k, :, :width], self.named(self.scalars[k])
-
-    def named(self, scalars: Tensor) -> dict[str, Tensor]:
-        """Return scalars `[H, R, 1]` by name."""
-        return dict(zip(self.names, scalars, strict=True))
-
-
 class Program:
     """The state of R runs; `advance` and `evaluate` take and measure their steps, `keep` lets some of them leave.
 
-    With `plain` there is no first-token sharing and no CUDA graph: the same batches, only slower.
+    With `plain` there is no first-token sharing, compilation or CUDA graph: the same batches, only slower.
     """
 
     def __init__(self, specs: Sequence[RunSpec], device: torch.device, *, plain: bool = False) -> None:
@@ -72,7 +50,7 @@ class Program:
         pays = specs[0].task.p < specs[0].batch_size  # a shared position costs p examples
         can_share = getattr(self.model, "shares_first_token", False)
         self.options = {"share": True} if pays and can_share and not plain else {}
-        self.captures = device.type == "cuda" and not plain
+        self.plain, self.captures = plain, device.type == "cuda" and not plain
         invariant = set(getattr(self.model, "scale_invariant", ()))
         marks = torch.cat([torch.full((s.numel(),), float(n in invariant)) for n, s in self.shapes.items()])
         self.mask = marks.to(self.theta) if invariant else None  # [P]
@@ -107,7 +85,8 @@ class Program:
         shaped = {name: part.view(-1, *self.shapes[name]) for name, part in self._parts().items()}
         self.single = len(self.specs) == 1
         self.meter = Meter(len(self.specs), self.device)
-        self.captured: CapturedStep | None = None
+        self.graph: StepGraph | None = None
+        self.tried = False  # whether a graph was asked for
         self.ahead: tuple[tuple[int, int], Inputs] | None = None  # steps, and what they take
         if not self.single:
             self.leaves: dict[str, Tensor] = {name: part.detach().requires_grad_() for name, part in shaped.items()}
@@ -117,6 +96,15 @@ class Program:
             leaf.data = shaped[name][0]
         for name, value in self._fixed(self.model).items():
             value.copy_(self.fixed[name][0])
+
+    def _changing(self) -> list[Tensor]:
+        """Return what a step changes, with the buffers of a user's network."""
+        return [self.theta, *self.state.values(), *self.fixed.values(), *self.model.buffers()]
+
+    @property
+    def engine(self) -> str:
+        """Say how steps are taken: "plain", "eager", "compiled" or "CUDA graph"."""
+        return "plain" if self.plain else self.graph.name if self.graph is not None else "eager"
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Return logits `[R, N, V]` of tokens `[R, N, T]`, or of `[N, T]` common to all runs."""
@@ -136,12 +124,13 @@ class Program:
         """
         ahead, self.ahead = self.ahead, None
         inputs = ahead[1] if ahead is not None and ahead[0] == (start, stop) else self.inputs(start, stop)
-        if self.captures and self.captured is None and start < stop:
-            self.captured = CapturedStep(self, inputs)
-        for k in range(stop - start):
-            if self.captured is not None:
-                self.captured.replay(inputs, k)
-            else:
+        if start < stop and not self.tried and not self.plain:
+            left, self.tried = self.specs[0].steps - start, True
+            self.graph = graph_of(self.step, inputs, self.meter, self._changing(), self.captures, left)
+        if self.graph is not None:
+            self.graph.take(inputs, stop - start)
+        else:
+            for k in range(stop - start):
                 self.meter.add(self.step(*inputs.at(k, inputs.widths[k])))
         self.meter.count += stop - start
         if self.captures and following is not None:
@@ -222,75 +211,3 @@ class Program:
         self.state = {key: value[chosen] for key, value in self.state.items()}
         self.fixed = {key: value[chosen] for key, value in self.fixed.items()}
         self._attach()
-
-
-class Meter:
-    """Mean, minimum and maximum over steps of measures `[M, R]`, kept on the device until they are read."""
-
-    def __init__(self, n_runs: int, device: torch.device) -> None:
-        shape = (len(STEP_MEASURES), n_runs)
-        self.sum, self.low, self.high = (torch.empty(shape, dtype=torch.float64, device=device) for _ in range(3))
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all steps."""
-        self.count = 0
-        self.sum.zero_()
-        self.low.fill_(torch.inf)
-        self.high.fill_(-torch.inf)
-
-    def add(self, values: Tensor) -> None:
-        """Take in the measures of one step; who calls counts the steps, since a graph runs this without Python."""
-        self.sum += values
-        torch.minimum(self.low, values, out=self.low)
-        torch.maximum(self.high, values, out=self.high)
-
-    def read(self) -> dict[str, np.ndarray]:
-        """Return `<measure>_mean`, `_min` and `_max`, each `[R]` (NaN if no step was taken), and start again."""
-        values = torch.stack([self.sum / max(self.count, 1), self.low, self.high]).cpu().numpy()
-        values = values if self.count else np.full_like(values, np.nan)
-        self.reset()
-        kinds = enumerate(("mean", "min", "max"))
-        return {f"{name}_{kind}": values[i, m] for i, kind in kinds for m, name in enumerate(STEP_MEASURES)}
-
-
-class CapturedStep:
-    """The step of a program as one CUDA graph, on inputs at a fixed place: launched at once, whatever it consists of.
-
-    Batches have their full width here, with weight 0 where a smaller one ends. Raises RuntimeError for a network that
-    waits for the host in its forward pass.
-    """
-
-    def __init__(self, program: Program, inputs: Inputs) -> None:
-        self.fixed = [part[0].clone() for part in (inputs.rows, inputs.weight, inputs.scalars)]
-        meter = (program.meter.sum, program.meter.low, program.meter.high)
-        own = (*program.fixed.values(), *program.model.buffers())  # which a user's network may change
-        changed = [program.theta, *program.state.values(), *meter, *own]
-        saved = [tensor.clone() for tensor in changed]
-        with torch.cuda.device(program.device):
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(3):  # what is set up on first use must not be captured
-                    self._take(program, inputs)
-            torch.cuda.current_stream().wait_stream(stream)
-            self.graph = torch.cuda.CUDAGraph()
-            try:
-                with torch.cuda.graph(self.graph, stream=stream):
-                    self._take(program, inputs)
-            except RuntimeError as error:
-                raise RuntimeError(
-                    f"the step cannot be captured as a CUDA graph: train with plain=True ({error})"
-                ) from error
-            for tensor, before in zip(changed, saved, strict=True):
-                tensor.copy_(before)
-
-    def _take(self, program: Program, inputs: Inputs) -> None:
-        rows, weight, scalars = self.fixed
-        program.meter.add(program.step(rows, weight, inputs.named(scalars)))
-
-    def replay(self, inputs: Inputs, k: int) -> None:
-        """Take one step."""
-        for fixed, part in zip(self.fixed, (inputs.rows, inputs.weight, inputs.scalars), strict=True):
-            fixed.copy_(part[k])
-        self.graph.replay()

@@ -43,7 +43,7 @@ def sweep(
     `device` is "auto" (a GPU if there is one), "cpu" or a torch device; `jobs` processes train on a CPU (default: one
     a core); `fresh` trains all runs anew; `keep_weights` are steps at which weights are kept (`Store.weights`);
     `watch(progress)` is called about once a second; `plain` trains without the engine's short cuts (first-token
-    sharing, CUDA graph), for comparison. Runs are saved as they end: started again after an interruption,
+    sharing, compilation, CUDA graph), for comparison. Runs are saved as they end: started again after an interruption,
     a sweep goes on with those missing. Raises MissingRuns with `train=False`, RecordError for a damaged record,
     SpecError for a run that cannot be trained.
     """

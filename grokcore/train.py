@@ -29,6 +29,7 @@ class Trained:
     curve: dict[str, np.ndarray]
     status: Status
     seconds: float  # wall time divided by the runs of the program
+    engine: str  # how its steps were taken: "plain", "eager", "compiled" or "CUDA graph"
     weights: dict[int, dict[str, np.ndarray]]
 
 
@@ -43,7 +44,7 @@ def train(
     """Train runs of one program together and yield each as it ends.
 
     `keep_weights` lists steps at which weights are kept; `watch(step, {run id: measures})` is called
-    after each evaluation; `plain` leaves out first-token sharing and the CUDA graph.
+    after each evaluation; `plain` leaves out first-token sharing, compilation and the CUDA graph.
     Raises SpecError if runs are given twice or do not share a program (see `program_key`).
     """
     if len({program_key(spec) for spec in specs}) != 1 or len({spec.id for spec in specs}) != len(specs):
@@ -75,7 +76,7 @@ def train(
         seconds = (time.perf_counter() - began) / len(specs)
         for spec, status in zip(program.specs, ends, strict=True):
             if status is not None:
-                yield Trained(spec, _columns(curves[spec.id]), status, seconds, weights[spec.id])
+                yield Trained(spec, _columns(curves[spec.id]), status, seconds, program.engine, weights[spec.id])
         left = [run for run, status in enumerate(ends) if status is None]
         if not left:
             return

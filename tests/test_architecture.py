@@ -13,7 +13,7 @@ PACKAGE = ROOT / "grokcore"
 FLOORS = [
     {"parts", "stats"},
     {"spec"},
-    {"tasks", "store", "style", "optim"},
+    {"tasks", "store", "style", "optim", "stepping"},
     {"models"},
     {"measures", "reference"},
     {"program"},

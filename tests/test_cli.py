@@ -66,7 +66,7 @@ def test_plain_training_is_recorded_as_such(monkeypatch: pytest.MonkeyPatch, tmp
     for plain in ([], ["--plain"]):
         assert cli.main([*tiny, *plain, "--fresh"]) == 0
         (record,) = [Store().load(run) for run in Store().ids() if run not in Store().recorded()]
-        assert record.provenance["plain"] is bool(plain)
+        assert record.provenance["engine"] == ("plain" if plain else "eager")
         curves.append(record.curve["val_loss"].to_numpy())
     assert curves[0] == pytest.approx(curves[1], rel=1e-4) and (curves[0] != curves[1]).any()
 

@@ -9,7 +9,7 @@ import torch
 from as_in_torch import plain_grokformer
 from torch.nn import functional as F
 
-from grokcore import models, tasks
+from grokcore import models, stepping, tasks
 from grokcore.spec import RunSpec, grid, msu, periodic, replace
 from grokcore.train import Trained, train
 
@@ -73,6 +73,23 @@ def test_neighbours_of_a_run_that_ends_early_go_on_unchanged(base: RunSpec) -> N
 @pytest.mark.parametrize("base", [SGD_RUN, replace(SGD_RUN, n_layers=2), ADAMW_RUN, replace(ADAMW_RUN, n_layers=3)])
 def test_sharing_the_first_token_changes_nothing(base: RunSpec) -> None:
     assert_same(run_all([base])[base.id], run_all([base], plain=True)[base.id])
+
+
+@pytest.mark.parametrize(
+    "specs",
+    [[ADAMW_RUN], [SGD_RUN, replace(SGD_RUN, alpha=0.7, seed=3), replace(SGD_RUN, lr=1e200, seed=8)]],
+    ids=["one run, batches of two sizes", "three runs, of which one leaves"],
+)
+def test_compiled_steps_change_nothing(specs: list[RunSpec], monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = run_all(specs)
+    monkeypatch.setattr(stepping, "COMPILE_FROM", 1)
+    found = run_all(specs)
+    assert {run.engine for run in expected.values()} == {"eager"}
+    assert {run.engine for run in found.values()} == {"compiled"}
+    for spec in specs:
+        assert found[spec.id].status == expected[spec.id].status
+        if expected[spec.id].status == "finished":
+            assert_same(expected[spec.id], found[spec.id])
 
 
 @pytest.mark.parametrize("n_operands", [2, 3, 4])

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from grokcore import models, tasks
+from grokcore import models, stepping, tasks
 from grokcore.analysis import Outcome, summary
 from grokcore.parts import SGD, Adam, AdamW, RMSprop, SpecError
-from grokcore.program import Inputs, Program
+from grokcore.program import Program
 from grokcore.spec import RunSpec, msu, periodic, replace
+from grokcore.stepping import Inputs, Meter, Step
 from grokcore.store import make_record
 from grokcore.sweep import frame
 from grokcore.train import Trained, train
@@ -292,17 +293,44 @@ def test_runs_of_a_program_stop_early_one_by_one() -> None:
         assert dict(together)[spec.id] == alone(spec).curve["step"][-1]
 
 
+class Branching(nn.Module):
+    """A network whose way depends on its input: it cannot be compiled as one graph."""
+
+    def __init__(self, p: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(p, p))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        rows = self.table[tokens[:, 0]]
+        return rows * tokens[:, 1:] if tokens.sum() > 0 else rows
+
+
+def test_a_network_that_cannot_be_compiled_trains_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = msu(p=7, batch_size=8, steps=24)
+    spec = replace(spec, model=models.user_model(Branching, p=7))
+    expected = alone(spec)
+    monkeypatch.setattr(stepping, "COMPILE_FROM", 24)
+    with pytest.warns(RuntimeWarning, match="the step is not compiled and will be slower: Unsupported"):
+        found = alone(spec)
+    assert found.engine == expected.engine == "eager"
+    for name, values in expected.curve.items():
+        np.testing.assert_array_equal(values, found.curve[name], err_msg=name)
+
+
 def test_captured_steps_with_inputs_drawn_ahead_train_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a GPU does around its graph, with a step taken anew in the graph's place: full width, inputs ahead."""
     drawn: list[tuple[int, int]] = []
     attach, inputs = Program._attach, Program.inputs
 
     class Replayed:
-        def __init__(self, program: Program, _: Inputs) -> None:
-            self.program = program
+        name = "replayed"
 
-        def replay(self, inputs: Inputs, k: int) -> None:
-            self.program.meter.add(self.program.step(*inputs.at(k)))
+        def __init__(self, step: Step, inputs: Inputs, meter: Meter, changing: Any) -> None:
+            self.step, self.meter = step, meter
+
+        def take(self, inputs: Inputs, n: int) -> None:
+            for k in range(n):
+                self.meter.add(self.step(*inputs.at(k)))
 
     def attached(self: Program) -> None:
         attach(self)
@@ -317,7 +345,7 @@ def test_captured_steps_with_inputs_drawn_ahead_train_the_same(monkeypatch: pyte
     expected = {run.spec.id: run for run in train(specs)}
     monkeypatch.setattr(Program, "_attach", attached)
     monkeypatch.setattr(Program, "inputs", counted)
-    monkeypatch.setattr("grokcore.program.CapturedStep", Replayed)
+    monkeypatch.setattr("grokcore.stepping.CapturedStep", Replayed)
     found = {run.spec.id: run for run in train(specs)}
     assert {run: one.status for run, one in found.items()} == {run: one.status for run, one in expected.items()}
     for run in (specs[0].id, specs[1].id):
