@@ -15,10 +15,11 @@ except PackageNotFoundError:  # imported from a source tree that is not installe
 
 _HOME = {
     **dict.fromkeys(
-        ("Task", "GrokformerConfig", "PeriodicConfig", "SGD", "RMSprop", "Adam", "AdamW", "SpecError"),
-        "parts",
+        ("GrokformerConfig", "PeriodicConfig", "DecoderConfig", "EncoderConfig", "MLPConfig", "LSTMConfig"),
+        "architectures",
     ),
-    **dict.fromkeys(("RunSpec", "msu", "periodic", "replace", "grid"), "spec"),
+    **dict.fromkeys(("Task", "SGD", "RMSprop", "Adam", "AdamW", "SpecError"), "parts"),
+    **dict.fromkeys(("RunSpec", "msu", "periodic", "power", "pku", "pku_sum", "replace", "grid"), "spec"),
     **dict.fromkeys(("operation_from",), "tasks"),
     **dict.fromkeys(("user_model",), "models"),
     **dict.fromkeys(("Store", "RecordError"), "store"),

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from grokcore import __version__, bench, invariance, manifest, plan, pool, report, terminal
-from grokcore.parts import MODELS, OPERATIONS, OPTIMIZERS, SpecError, nearest
+from grokcore.architectures import MODELS
+from grokcore.parts import OPERATIONS, OPTIMIZERS, SpecError, nearest
 from grokcore.spec import RunSpec, msu, periodic, replace
 from grokcore.store import Record, RecordError, Store
 from grokcore.sweep import MissingRuns, frame, missing, sweep

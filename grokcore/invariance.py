@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from grokcore.parts import PeriodicConfig
+from grokcore.architectures import PeriodicConfig
 from grokcore.spec import RunSpec
 from grokcore.store import RecordError, Store
 

@@ -24,13 +24,14 @@ STATE = {
 }
 
 
-def init_state(name: str, theta: Tensor) -> State:
-    """Return zeros shaped like the weights theta `[R, P]` for every moment the optimizer keeps."""
-    return {key: torch.zeros_like(theta) for key in STATE[name]}
+def init_state(name: str, theta: Tensor, decay_to_init: bool = False) -> State:
+    """Return zeros shaped like the weights theta `[R, P]` for every moment, and theta itself if decay goes there."""
+    state = {key: torch.zeros_like(theta) for key in STATE[name]}
+    return state | ({"init": theta.clone()} if decay_to_init else {})
 
 
 def hyperparameters(specs: Sequence[RunSpec], start: int, stop: int) -> dict[str, np.ndarray]:
-    """Return the scalars of the update for steps start..stop-1, float64 `[K, R, 1]`; a warm-up starts at rate 0."""
+    """Return the scalars of the update for steps start..stop-1, float64 `[K, R, 1]`; a warm-up rises linearly."""
     t = np.arange(start, stop, dtype=np.float64)[:, None, None]
 
     def column(field: str, item: int | None = None) -> np.ndarray:
@@ -38,8 +39,10 @@ def hyperparameters(specs: Sequence[RunSpec], start: int, stop: int) -> dict[str
         return np.array([float(v if item is None else v[item]) for v in values])[None, :, None]
 
     warmup, name = column("warmup"), specs[0].optimizer.name
-    lr = column("lr") * np.where(warmup > 0, np.minimum(t / np.maximum(warmup, 1), 1), 1)
-    out = {"lr": lr, "weight_decay": column("weight_decay")}
+    risen = np.where(warmup > 0, np.minimum(t / np.maximum(warmup, 1), 1), 1)
+    lr = column("lr") * (column("warmup_start") * (1 - risen) + risen)
+    noise = np.array([spec.weight_noise for spec in specs])[None, :, None]
+    out = {"lr": lr, "weight_noise": noise, "weight_decay": column("weight_decay")}
     if name in ("sgd", "rmsprop"):
         out["momentum"] = column("momentum")
     if name == "sgd":
@@ -53,13 +56,16 @@ def hyperparameters(specs: Sequence[RunSpec], start: int, stop: int) -> dict[str
             "step_size": lr / (1 - beta_1 ** (t + 1)),
             "correction": np.sqrt(1 - beta_2 ** (t + 1)),
             "keep": 1 - lr * out["weight_decay"],
+            "noise": lr * column("update_noise"),
         }
     return {key: np.broadcast_to(value, (stop - start, len(specs), 1)).copy() for key, value in out.items()}
 
 
 def update(name: str, theta: Tensor, grad: Tensor, state: State, h: dict[str, Tensor]) -> None:
     """Advance weights theta `[R, P]` and state by one step, in place; `h` holds the scalars `[R, 1]` of this step."""
-    if name == "adamw":
+    if "init" in state:
+        theta.lerp_(state["init"], 1 - h["keep"])
+    elif name == "adamw":
         theta.mul_(h["keep"])
     else:
         grad = grad.addcmul(theta, h["weight_decay"])

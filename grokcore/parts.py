@@ -1,4 +1,4 @@
-"""The parts of a run specification: tasks, models and optimizers, frozen and validated."""
+"""The parts of a run specification, frozen and validated: tasks and optimizers (networks: `architectures`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 ModularOperation = Literal[
     "x+y",
@@ -140,57 +140,6 @@ class Task(Part):
         return self.p ** (self.n_operands - 1) * (self.p - self.y_min)
 
 
-class GrokformerConfig(Part):
-    """The two-layer post-LayerNorm transformer with a tied embedding of the source `msu`."""
-
-    name: Literal["grokformer"] = "grokformer"
-    n_layers: int = Field(default=2, ge=1, le=16)
-    d_model: int = Field(default=128, ge=4, le=4096)
-    n_heads: int = Field(default=4, ge=1, le=64)
-    d_mlp: int = Field(default=512, ge=1, le=16384)
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> GrokformerConfig:
-        return _check_heads(self)
-
-
-class PeriodicConfig(Part):
-    """The transformer of the source `periodic`: LayerNorm before each sublayer, in the MLP and before the last layer.
-
-    `affine` gives every LayerNorm a gain and a bias; `layernorm=False` removes them all (the control).
-    """
-
-    name: Literal["periodic"] = "periodic"
-    n_layers: int = Field(default=2, ge=1, le=16)
-    d_model: int = Field(default=128, ge=4, le=4096)
-    n_heads: int = Field(default=4, ge=1, le=64)
-    d_mlp: int = Field(default=512, ge=1, le=16384)
-    layernorm: bool = True
-    affine: bool = False
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> PeriodicConfig:
-        if self.affine and not self.layernorm:
-            raise ValueError("affine=True changes nothing without LayerNorm: leave it out or set layernorm=True")
-        return _check_heads(self)
-
-
-def _check_heads(config: Any) -> Any:
-    if config.d_model % config.n_heads:
-        raise ValueError(f"n_heads = {config.n_heads} has to divide d_model = {config.d_model}")
-    return config
-
-
-class UserModelConfig(Part):
-    """A user's own `nn.Module`, known by its source and arguments; made by `grokcore.user_model`."""
-
-    name: Literal["user"] = "user"
-    class_name: str
-    source: str
-    arguments: dict[str, JsonValue] = Field(default_factory=dict)
-    module_class: Any = Field(default=None, exclude=True, repr=False)
-
-
 class SGD(Part):
     """Stochastic gradient descent as in `torch.optim.SGD` (weight decay is added to the gradient)."""
 
@@ -200,6 +149,8 @@ class SGD(Part):
     momentum: float = Field(default=0.0, ge=0, lt=1)
     nesterov: bool = False
     warmup: int = Field(default=0, ge=0)
+    warmup_start: float = Field(default=0.0, ge=0, le=1)
+    warmup_start: float = Field(default=0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _needs_momentum(self) -> SGD:
@@ -218,13 +169,18 @@ class RMSprop(Part):
     smoothing: float = Field(default=0.99, ge=0, lt=1)
     eps: float = Field(default=1e-8, gt=0)
     warmup: int = Field(default=0, ge=0)
+    warmup_start: float = Field(default=0.0, ge=0, le=1)
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Adam(Part):
-    """Adam as in `torch.optim.Adam` (weight decay is added to the gradient)."""
+    """Adam as in `torch.optim.Adam` (weight decay is added to the gradient).
+
+    The rate rises linearly from `warmup_start` times `lr` over `warmup` steps. `update_noise` adds a Gaussian of that
+    standard deviation to every weight's update before the rate: W + lr·(ΔW + ε), as in Power et al. 2022, A.1.2.
+    """
 
     name: Literal["adam"] = "adam"
     lr: float = Field(default=1e-3, gt=0)
@@ -232,10 +188,15 @@ class Adam(Part):
     betas: tuple[Beta, Beta] = (0.9, 0.98)
     eps: float = Field(default=1e-8, gt=0)
     warmup: int = Field(default=10, ge=0)
+    warmup_start: float = Field(default=0.0, ge=0, le=1)
+    update_noise: float = Field(default=0.0, ge=0)
 
 
 class AdamW(Part):
-    """AdamW as in `torch.optim.AdamW` (weight decay acts on the weights, Loshchilov & Hutter 2019)."""
+    """AdamW as in `torch.optim.AdamW` (weight decay acts on the weights, Loshchilov & Hutter 2019).
+
+    `decay_to_init` lets it pull the weights towards their initial values instead of zero (Power et al. 2022, 3.3).
+    """
 
     name: Literal["adamw"] = "adamw"
     lr: float = Field(default=1e-3, gt=0)
@@ -243,8 +204,16 @@ class AdamW(Part):
     betas: tuple[Beta, Beta] = (0.9, 0.98)
     eps: float = Field(default=1e-8, gt=0)
     warmup: int = Field(default=10, ge=0)
+    warmup_start: float = Field(default=0.0, ge=0, le=1)
+    update_noise: float = Field(default=0.0, ge=0)
+    decay_to_init: bool = False
+
+    @model_validator(mode="after")
+    def _decays(self) -> AdamW:
+        if self.decay_to_init and self.weight_decay == 0:
+            raise ValueError("decay_to_init=True changes nothing at weight_decay = 0: give a weight decay")
+        return self
 
 
-MODELS = {"grokformer": GrokformerConfig, "periodic": PeriodicConfig, "user": UserModelConfig}
 OPTIMIZERS = {"sgd": SGD, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW}
 Seed = Annotated[int, Field(ge=0, lt=2**63)]

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from grokcore import measures, models, optim, tasks
+from grokcore import measures, models, noise, optim, tasks
 from grokcore.spec import RunSpec
 from grokcore.stepping import Inputs, Meter, StepGraph, graph_of
 
+UPDATE_NOISE, WEIGHT_NOISE = 1_000_000, 2_000_000  # places of random numbers, apart from those of dropout
 EVALUATION_ROWS = 512  # rows of a forward pass in an evaluation: larger ones fall out of a CPU's cache
 
 
@@ -27,7 +28,13 @@ def program_key(spec: RunSpec) -> tuple[Any, ...]:
     """Return what runs of one program have in common: all that is not a number of a single run."""
     task = spec.task
     shape = (task.p, task.y_min, task.n_operands, spec.batch_size, spec.steps, spec.precision)
-    return (*shape, spec.model.model_dump_json(), spec.optimizer.name)
+    returns = getattr(spec.optimizer, "decay_to_init", False)
+    return (*shape, spec.model.model_dump_json(), spec.optimizer.name, *_noise(spec), returns)
+
+
+def _noise(spec: RunSpec) -> tuple[bool, bool]:
+    """Return whether there is noise on the weights and on their updates."""
+    return spec.weight_noise > 0, getattr(spec.optimizer, "update_noise", 0.0) > 0
 
 
 class Program:
@@ -46,10 +53,12 @@ class Program:
         self.theta = torch.stack(flat).to(device)  # [R, P]
         fixed = [self._fixed(network) for network in networks]
         self.fixed = {name: torch.stack([each[name].to(device) for each in fixed]) for name in fixed[0]}
-        self.state = optim.init_state(self.optimizer, self.theta)
+        self.state = optim.init_state(self.optimizer, self.theta, getattr(specs[0].optimizer, "decay_to_init", False))
         pays = specs[0].task.p < specs[0].batch_size  # a shared position costs p examples
         can_share = getattr(self.model, "shares_first_token", False)
         self.options = {"share": True} if pays and can_share and not plain else {}
+        self.drops = specs[0].dropout > 0
+        self.noisy_weights, self.noisy_updates = _noise(specs[0])
         self.plain, self.captures = plain, device.type == "cuda" and not plain
         invariant = set(getattr(self.model, "scale_invariant", ()))
         marks = torch.cat([torch.full((s.numel(),), float(n in invariant)) for n, s in self.shapes.items()])
@@ -106,16 +115,22 @@ class Program:
         """Say how steps are taken: "plain", "eager", "compiled" or "CUDA graph"."""
         return "plain" if self.plain else self.graph.name if self.graph is not None else "eager"
 
-    def logits(self, tokens: Tensor) -> Tensor:
-        """Return logits `[R, N, V]` of tokens `[R, N, T]`, or of `[N, T]` common to all runs."""
+    def logits(self, tokens: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Return logits `[R, N, V]` of tokens `[R, N, T]`, or of `[N, T]` common to all runs.
+
+        With the keys `[R]` of a step there is dropout, which no two examples share.
+        """
         common = tokens.ndim == 2
         if self.single:
-            return self.model(tokens if common else tokens[0], **self.options)[None]
+            options = self.options if keys is None else {"key": keys[0]}
+            return self.model(tokens if common else tokens[0], **options)[None]
 
-        def one(leaves: dict[str, Tensor], fixed: dict[str, Tensor], tokens: Tensor) -> Tensor:
-            return functional_call(self.model, (leaves, fixed), (tokens,), self.options)
+        def one(leaves: dict[str, Tensor], fixed: dict[str, Tensor], tokens: Tensor, key: Tensor) -> Tensor:
+            options = self.options if keys is None else {"key": key}
+            return functional_call(self.model, (leaves, fixed), (tokens,), options)
 
-        return vmap(one, in_dims=(0, 0, None if common else 0))(self.leaves, self.fixed, tokens)
+        keyed = torch.zeros(len(self.specs), dtype=torch.int64, device=self.device) if keys is None else keys
+        return vmap(one, in_dims=(0, 0, None if common else 0, 0))(self.leaves, self.fixed, tokens, keyed)
 
     def advance(self, start: int, stop: int, following: int | None = None) -> None:
         """Take steps start..stop-1 of every run; their measures go to `meter`.
@@ -136,22 +151,40 @@ class Program:
         if self.captures and following is not None:
             self.ahead = (stop, following), self.inputs(stop, following)
 
-    def step(self, rows: Tensor, weight: Tensor, h: dict[str, Tensor]) -> Tensor:
+    def step(self, rows: Tensor, weight: Tensor, keys: Tensor, h: dict[str, Tensor]) -> Tensor:
         """Advance every run by one step on its rows `[R, N]`; return `STEP_MEASURES` `[M, R]` before the update.
 
-        `weight` `[R, N]` is 1/(examples that count), 0 for padding; `h` holds the optimizer's scalars `[R, 1]`.
+        `weight` `[R, N]` is 1/(examples that count), 0 for padding; `keys` `[R]` are those of the step's random
+        numbers; `h` holds the optimizer's scalars `[R, 1]`.
         """
-        logits = self.logits(self.tokens[rows])
+        before = self._disturb(keys, h) if self.noisy_weights else None
+        logits = self.logits(self.tokens[rows], keys if self.drops else None)
         loss, accuracy = measures.batch_measures(logits, self.labels.gather(1, rows), weight)
         grads = torch.autograd.grad(loss.sum(), list(self.leaves.values()))
         with torch.no_grad():
+            if before is not None:
+                self.theta.copy_(before)
             grad = torch.cat([g.reshape(len(self.specs), -1) for g in grads], dim=1)
             grad_norm, grad_si = measures.norms(grad, self.mask)
             norm, norm_si = measures.norms(self.theta, self.mask)
             lr = h["lr"][:, 0]
             effective = (grad_norm * norm, lr / norm**2, grad_si * norm_si, lr / norm_si**2)
             optim.update(self.optimizer, self.theta, grad, self.state, h)
+            if self.noisy_updates:
+                self.theta.add_(self._normal(keys, UPDATE_NOISE) * h["noise"])
             return torch.stack([loss.detach(), accuracy, grad_norm, norm, *effective])
+
+    @torch.no_grad()
+    def _disturb(self, keys: Tensor, h: dict[str, Tensor]) -> Tensor:
+        """Add noise to the weights, and return them as they were."""
+        before = self.theta.clone()
+        self.theta.add_(self._normal(keys, WEIGHT_NOISE) * h["weight_noise"])
+        return before
+
+    def _normal(self, keys: Tensor, place: int) -> Tensor:
+        """Return a standard normal number for every weight of every run, `[R, P]`."""
+        draws = vmap(lambda key: noise.normal(key, place, (self.theta.shape[1],)))(keys)
+        return draws.to(self.theta.dtype)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, Tensor]:
@@ -182,6 +215,7 @@ class Program:
         rows = np.zeros((stop - start, len(drawn), max(chosen.shape[1] for chosen, _ in drawn)), dtype=np.int64)
         for run, (chosen, _) in enumerate(drawn):
             rows[:, run, : chosen.shape[1]] = chosen
+        keys = np.stack([tasks.step_keys(spec, start, stop) for spec in self.specs], axis=1)  # [K, R]
         weight = (np.arange(rows.shape[2]) < counts[..., None]) / counts[..., None]
         scalars = optim.hyperparameters(self.specs, start, stop)
 
@@ -193,6 +227,7 @@ class Program:
         return Inputs(
             send(rows, torch.int64),
             send(weight, floats),
+            send(keys, torch.int64),
             send(np.stack(list(scalars.values()), axis=1), floats),
             list(scalars),
             counts.max(axis=1).tolist(),

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from grokcore import models, tasks
-from grokcore.parts import SGD, AdamW, GrokformerConfig
+from grokcore.architectures import GrokformerConfig
+from grokcore.parts import SGD, AdamW
 from grokcore.spec import RunSpec
 
 
 class PlainGrokformer(nn.Module):
-    """The network of `models.Grokformer` out of torch's own parts."""
+    """The network of `decoders.Grokformer` out of torch's own parts."""
 
     def __init__(self, config: GrokformerConfig, p: int, n_operands: int) -> None:
         super().__init__()

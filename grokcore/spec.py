@@ -14,22 +14,20 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from grokcore.parts import (
+from grokcore.architectures import (
     MODELS,
-    OPTIMIZERS,
-    SGD,
-    Adam,
-    AdamW,
+    DecoderConfig,
+    EncoderConfig,
     GrokformerConfig,
-    Part,
+    LSTMConfig,
+    MLPConfig,
     PeriodicConfig,
-    RMSprop,
-    Seed,
-    SpecError,
-    Task,
     UserModelConfig,
-    nearest,
 )
+from grokcore.parts import OPTIMIZERS, SGD, Adam, AdamW, Part, RMSprop, Seed, SpecError, Task, nearest
+
+MODEL_COLUMNS = ("n_layers", "d_model", "d_mlp", "layernorm", "affine", "dropout", "readout", "operator_tokens")
+OPTIMIZER_COLUMNS = ("lr", "weight_decay", "momentum", "warmup", "update_noise", "decay_to_init")
 
 
 def _by_name(field: str, value: Any, known: dict[str, type[Part]]) -> Any:
@@ -46,12 +44,15 @@ class RunSpec(Part):
     """One training run: task, model, optimizer, and how it is split, batched, seeded and ended.
 
     `alpha` is the fraction of the table that is trained on, `steps` the budget in optimizer steps. `early_stop` ends
-    the run that many steps after validation accuracy reached 99 %, if it stayed there. Split, initial weights and
-    batch order derive from `seed` unless they have a seed of their own.
+    the run that many steps after validation accuracy reached 99 %, if it stayed there. `weight_noise` is the standard
+    deviation of Gaussian noise on every weight of the network, drawn anew at each step (Power et al. 2022, A.1.2).
+    Split, initial weights, batch order and noise (dropout too) derive from `seed` unless they have a seed of their own.
     """
 
     task: Task = Field(default_factory=Task)
-    model: GrokformerConfig | PeriodicConfig | UserModelConfig = Field(default_factory=GrokformerConfig)
+    model: (
+        GrokformerConfig | PeriodicConfig | DecoderConfig | EncoderConfig | MLPConfig | LSTMConfig | UserModelConfig
+    ) = Field(default_factory=GrokformerConfig)
     optimizer: SGD | RMSprop | Adam | AdamW = Field(default_factory=AdamW)
     alpha: float = Field(default=0.4, gt=0, lt=1)
     batch_size: int = Field(default=512, ge=1)
@@ -60,6 +61,8 @@ class RunSpec(Part):
     split_seed: Seed | None = None
     init_seed: Seed | None = None
     batch_seed: Seed | None = None
+    noise_seed: Seed | None = None
+    weight_noise: float = Field(default=0.0, ge=0)
     early_stop: int | None = Field(default=None, ge=1)
     precision: Literal["float32", "float64"] = "float32"
 
@@ -88,6 +91,16 @@ class RunSpec(Part):
         return int(self.alpha * self.task.n_rows)
 
     @property
+    def dropout(self) -> float:
+        """Dropout rate of the network, 0 where it has none."""
+        return getattr(self.model, "dropout", 0.0)
+
+    @property
+    def draws_noise(self) -> bool:
+        """Whether a step draws random numbers: dropout, noise on the weights or on their updates."""
+        return self.dropout > 0 or self.weight_noise > 0 or getattr(self.optimizer, "update_noise", 0.0) > 0
+
+    @property
     def id(self) -> str:
         """Sixteen hex digits: the hash of everything that is not at its default."""
         return hashlib.sha256(json.dumps(_canonical(self), sort_keys=True).encode()).hexdigest()[:16]
@@ -96,7 +109,7 @@ class RunSpec(Part):
         """Return the whole specification as plain JSON values; `RunSpec.model_validate` reads it back."""
         return self.model_dump(mode="json")
 
-    def derived_seed(self, use: Literal["split", "init", "batch"]) -> int:
+    def derived_seed(self, use: Literal["split", "init", "batch", "noise"]) -> int:
         """Return the 63-bit seed of one use: a hash of the use and its own seed, else of `seed`."""
         own = getattr(self, f"{use}_seed")
         text = f"{use}:{self.seed if own is None else own}"
@@ -109,15 +122,14 @@ class RunSpec(Part):
         if task.table is not None:
             operation += ":" + hashlib.sha256(json.dumps(task.table).encode()).hexdigest()[:6]
         model = self.model.class_name if isinstance(self.model, UserModelConfig) else self.model.name
-        part = {
-            name: getattr(self.model, name, None) for name in ("n_layers", "d_model", "d_mlp", "layernorm", "affine")
-        }
-        steps = {name: getattr(self.optimizer, name, None) for name in ("lr", "weight_decay", "momentum", "warmup")}
+        part = {name: getattr(self.model, name, None) for name in MODEL_COLUMNS}
+        steps = {name: getattr(self.optimizer, name, None) for name in OPTIMIZER_COLUMNS}
         return {
             "run": self.id,
             **{"operation": operation, "p": task.p, "y_min": task.y_min, "n_operands": task.n_operands},
             **{"model": model, **part, "optimizer": self.optimizer.name, **steps},
             **{"alpha": self.alpha, "batch_size": self.batch_size, "steps": self.steps, "seed": self.seed},
+            **{"weight_noise": self.weight_noise, "early_stop": self.early_stop},
         }
 
 
@@ -175,3 +187,56 @@ def periodic(n_layers: int = 2, **changes: Any) -> RunSpec:
         steps=40_000,
     )
     return replace(spec, **changes)
+
+
+def power(operation: str = "x/y", **changes: Any) -> RunSpec:
+    """Return a run at the settings of the paper of the source `power`: the decoder, AdamW, half the table, 10⁵ steps.
+
+    The batch is min(512, half the training rows) unless it is given.
+    """
+    spec = RunSpec(task=Task(operation=operation), model=DecoderConfig(), alpha=0.5, steps=100_000)
+    spec = replace(spec, **changes)
+    return spec if "batch_size" in changes else replace(spec, batch_size=max(1, min(512, spec.n_train // 2)))
+
+
+PKU = {
+    "encoder": (EncoderConfig(), AdamW(weight_decay=0.1, warmup_start=0.1)),
+    "mlp": (MLPConfig(), AdamW(weight_decay=0.2, warmup_start=0.1)),
+    "lstm": (LSTMConfig(), AdamW(weight_decay=0.6, betas=(0.9, 0.99), warmup_start=0.1)),
+}
+
+
+def pku(network: str = "encoder", alpha: float = 0.4, epochs: int = 2000, **changes: Any) -> RunSpec:
+    """Return a run at the settings of the source `pku`: x+y mod 97 on its transformer ("encoder"), "mlp" or "lstm".
+
+    The budget is given in epochs, as the source counts. Batches of 512 and a warm-up over 10 epochs (not steps) are
+    our choices.
+    """
+    if network not in PKU:
+        raise SpecError(f"unknown network {network!r}; {nearest(network, PKU)}")
+    model, optimizer = PKU[network]
+    spec = RunSpec(task=Task(operation="x+y"), model=model, alpha=alpha, optimizer=optimizer)
+    spec = replace(spec, **changes)
+    return _in_epochs(spec, epochs, {name: changes[name] for name in ("steps", "warmup") if name in changes})
+
+
+def pku_sum(n_operands: int = 2, epochs: int = 300, **changes: Any) -> RunSpec:
+    """Return a run at the settings of the source `pku` for x₁ + … + x_K mod 19: the MLP, AdamW with weight decay 0.005.
+
+    α is 0.9, 0.4 and 0.1 and the batch 2, 8 and 32 for K = 2, 3 and 4. The warm-up over 10 epochs is our choice.
+    """
+    settings = {2: (0.9, 2), 3: (0.4, 8), 4: (0.1, 32)}
+    if n_operands not in settings and not {"alpha", "batch_size"} <= set(changes):
+        raise SpecError(f"the source has K = 2, 3 and 4, given {n_operands}: give alpha and batch_size too")
+    alpha, batch = settings.get(n_operands, (0.5, 32))
+    optimizer = AdamW(weight_decay=0.005, betas=(0.9, 0.99), warmup_start=0.1)
+    task = Task(operation="x+y", p=changes.pop("p", 19), n_operands=n_operands)
+    spec = RunSpec(task=task, model=MLPConfig(), alpha=alpha, batch_size=batch, optimizer=optimizer)
+    spec = replace(spec, **changes)
+    return _in_epochs(spec, epochs, {name: changes[name] for name in ("steps", "warmup") if name in changes})
+
+
+def _in_epochs(spec: RunSpec, epochs: int, given: dict[str, Any]) -> RunSpec:
+    """Return a run of so many epochs with a warm-up over ten, unless its steps or warm-up are given."""
+    per_epoch = -(-spec.n_train // spec.batch_size)
+    return replace(spec, **{"steps": epochs * per_epoch, "warmup": 10 * per_epoch, **given})

@@ -22,22 +22,23 @@ STEP_MEASURES = (
     *("effective_grad", "effective_lr", "effective_grad_si", "effective_lr_si"),
 )
 
-Step = Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor]  # rows, weight, scalars -> measures [M, R]
+Step = Callable[[Tensor, Tensor, Tensor, dict[str, Tensor]], Tensor]  # rows, weight, keys, scalars -> measures [M, R]
 
 
 @dataclass
 class Inputs:
-    """What K steps of R runs take, on the device: rows and weights of batches of N, and the optimizer's H scalars."""
+    """What K steps of R runs take, on the device: batches of N rows, random keys, and the optimizer's H scalars."""
 
     rows: Tensor  # [K, R, N]
     weight: Tensor  # [K, R, N]: 1/(examples that count), 0 for padding
+    keys: Tensor  # [K, R]: of the random numbers of a step (dropout, noise), 0 where there are none
     scalars: Tensor  # [K, H, R, 1]
     names: list[str]  # of the H scalars
     widths: list[int]  # [K]: examples of the largest batch among the runs; no run needs more
 
-    def at(self, k: int, width: int | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Return rows, weight and scalars of one step, cut to `width` examples."""
-        return self.rows[k, :, :width], self.weight[k, :, :width], self.named(self.scalars[k])
+    def at(self, k: int, width: int | None = None) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """Return rows, weight, keys and scalars of one step, cut to `width` examples."""
+        return self.rows[k, :, :width], self.weight[k, :, :width], self.keys[k], self.named(self.scalars[k])
 
     def named(self, scalars: Tensor) -> dict[str, Tensor]:
         """Return scalars `[H, R, 1]` by name."""
@@ -138,13 +139,13 @@ class CompiledStep:
         with patched, inductor.patch(compile_threads=1):  # no processes of its own
             for k in range(n):
                 single = inputs.rows.shape[1] == 1
-                rows, weight, scalars = inputs.at(k, inputs.widths[k] if single else None)
+                rows, weight, keys, scalars = inputs.at(k, inputs.widths[k] if single else None)
                 if single:
                     rows, weight = rows[0][None], weight[0][None]  # with the strides of a tensor of this size
                     if rows.shape[1] > 1:
                         torch._dynamo.mark_dynamic(rows, 1)
                         torch._dynamo.mark_dynamic(weight, 1)
-                self.meter.add(self.step(rows, weight, scalars))
+                self.meter.add(self.step(rows, weight, keys, scalars))
 
 
 class CapturedStep:
@@ -158,7 +159,7 @@ class CapturedStep:
 
     def __init__(self, step: Step, inputs: Inputs, meter: Meter, changing: Sequence[Tensor]) -> None:
         self.step, self.meter = step, meter
-        self.fixed = [part[0].clone() for part in (inputs.rows, inputs.weight, inputs.scalars)]
+        self.fixed = [part[0].clone() for part in self._parts(inputs)]
         with torch.cuda.device(inputs.rows.device), _restored([*changing, *meter.tensors]):
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
@@ -175,14 +176,17 @@ class CapturedStep:
                     f"the step cannot be captured as a CUDA graph: train with plain=True ({error})"
                 ) from error
 
+    def _parts(self, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return inputs.rows, inputs.weight, inputs.keys, inputs.scalars
+
     def _step(self, inputs: Inputs) -> None:
-        rows, weight, scalars = self.fixed
-        self.meter.add(self.step(rows, weight, inputs.named(scalars)))
+        rows, weight, keys, scalars = self.fixed
+        self.meter.add(self.step(rows, weight, keys, inputs.named(scalars)))
 
     def take(self, inputs: Inputs, n: int) -> None:
         """Take the first n steps of the inputs; their measures go to the meter."""
         for k in range(n):
-            for fixed, part in zip(self.fixed, (inputs.rows, inputs.weight, inputs.scalars), strict=True):
+            for fixed, part in zip(self.fixed, self._parts(inputs), strict=True):
                 fixed.copy_(part[k])
             self.graph.replay()
 

@@ -47,15 +47,20 @@ class Record:
     @property
     def checksum(self) -> str:
         """SHA-256 over specification, status, and names and values of the curve."""
-        digest = hashlib.sha256(json.dumps([self.spec.to_dict(), self.status], sort_keys=True).encode())
-        for name in sorted(self.curve.columns):
-            digest.update(name.encode() + np.ascontiguousarray(self.curve[name]).tobytes())
-        return digest.hexdigest()
+        return _checksum(self.spec.to_dict(), self.status, self.curve)
 
     def header(self) -> dict[str, Any]:
         """Return what stands beside the curve, as JSON values."""
         parts = {"spec": self.spec.to_dict(), "status": self.status, "provenance": self.provenance}
         return {**parts, "columns": list(self.curve.columns), "sha256": self.checksum}
+
+
+def _checksum(spec: dict[str, Any], status: str, curve: pd.DataFrame) -> str:
+    """Return the checksum of a record with the specification as it was written, which may lack fields of today."""
+    digest = hashlib.sha256(json.dumps([spec, status], sort_keys=True).encode())
+    for name in sorted(curve.columns):
+        digest.update(name.encode() + np.ascontiguousarray(curve[name]).tobytes())
+    return digest.hexdigest()
 
 
 def make_record(spec: RunSpec, curve: Mapping[str, np.ndarray], status: str, provenance: dict[str, Any]) -> Record:
@@ -214,7 +219,7 @@ def _checked(path: Path, run: str, table: pa.Table, header: dict[str, Any]) -> R
         record = Record(spec, curve, header["status"], header["provenance"])
     except (SpecError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise RecordError(f"{path.name}: run {run} cannot be read ({error}): {_ADVICE}") from None
-    if spec.id != run or record.checksum != header.get("sha256"):
+    if spec.id != run or _checksum(header["spec"], record.status, curve) != header.get("sha256"):
         raise RecordError(
             f"{path.name}: run {run} is not what was recorded (checksum or specification differ): {_ADVICE}"
         )

@@ -126,6 +126,15 @@ def batches(spec: RunSpec, start: int, stop: int) -> tuple[Ints, Ints]:
     return rows, counts
 
 
+def step_keys(spec: RunSpec, start: int, stop: int) -> Ints:
+    """Return the keys `[K]` (0 to 2^32 - 1) of the random numbers of steps start..stop-1, 0 for a run without any."""
+    if not spec.draws_noise:
+        return np.zeros(stop - start, dtype=np.int64)
+    seed = spec.derived_seed("noise")
+    draws = (np.random.Generator(np.random.Philox(key=[seed, step])).integers(2**32) for step in range(start, stop))
+    return np.fromiter(draws, dtype=np.int64, count=stop - start)
+
+
 def evaluation_steps(budget: int) -> list[int]:
     """Return the steps at which a run is evaluated: a function of the step alone, and the last step of the budget.
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from grokcore.parts import GrokformerConfig
+from grokcore.architectures import GrokformerConfig
 from grokcore.reference import PlainGrokformer
 from grokcore.spec import RunSpec
 

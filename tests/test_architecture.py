@@ -12,7 +12,9 @@ PACKAGE = ROOT / "grokcore"
 # A module imports only from floors above its own line.
 FLOORS = [
     {"parts", "stats"},
-    {"spec"},
+    {"architectures", "noise"},
+    {"spec", "decoders"},
+    {"pku_networks"},
     {"tasks", "store", "style", "optim", "stepping"},
     {"models"},
     {"measures", "reference"},

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from grokcore import models, tasks
-from grokcore.parts import GrokformerConfig, PeriodicConfig, SpecError, Task
+from grokcore import decoders, models, tasks
+from grokcore.architectures import GrokformerConfig, PeriodicConfig
+from grokcore.parts import SpecError, Task
 from grokcore.spec import RunSpec, msu, periodic, replace
 from grokcore.train import train
 
@@ -86,7 +87,7 @@ def test_attention_of_a_position_does_not_see_the_future(queries: int) -> None:
     q, k, v = torch.randn(3, 5, 4, 8, requires_grad=True).unbind()
     for s in range(queries):
         position = 4 - queries + s
-        out = models.causal_attention(q[:, 4 - queries :], k, v, n_heads=2)[:, s]
+        out = decoders.attention(q[:, 4 - queries :], k, v, n_heads=2)[:, s]
         by_key, by_value = torch.autograd.grad(out.square().sum(), (k, v), retain_graph=True)
         assert not by_key[:, position + 1 :].any()
         assert (by_value.abs().sum((0, 2)) > 0).tolist() == [t <= position for t in range(4)]
@@ -274,9 +275,9 @@ def test_arguments_of_a_users_module_have_to_be_plain_values() -> None:
 
 def test_models_are_made_from_their_configuration() -> None:
     task = Task(operation="x+y", p=5, n_operands=3)
-    logits = models.Grokformer(GrokformerConfig(d_model=8, n_layers=1), task)(torch.zeros(2, 3, dtype=torch.long))
+    logits = decoders.Grokformer(GrokformerConfig(d_model=8, n_layers=1), task)(torch.zeros(2, 3, dtype=torch.long))
     assert logits.shape == (2, 7)
     config = PeriodicConfig(d_model=8, n_layers=1, layernorm=False)
-    model = models.PeriodicTransformer(config, task)
+    model = decoders.PeriodicTransformer(config, task)
     assert model(torch.zeros(2, 3, dtype=torch.long)).shape == (2, 5)
     assert not any(isinstance(part, nn.LayerNorm) for part in model.modules())

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace as dataclass_replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from as_in_torch import plain_grokformer
 from torch.nn import functional as F
 
 from grokcore import models, stepping, tasks
-from grokcore.spec import RunSpec, grid, msu, periodic, replace
+from grokcore.spec import RunSpec, grid, msu, periodic, pku, power, replace
 from grokcore.train import Trained, train
 
 SGD_RUN = periodic(
@@ -26,6 +27,15 @@ SGD_RUN = periodic(
     lr=0.05,
 )
 ADAMW_RUN = msu(p=11, d_model=16, d_mlp=32, steps=40, batch_size=32, alpha=0.4, precision="float64", lr=0.003)
+SIZE: dict[str, Any] = {"p": 11, "steps": 40, "precision": "float64", "batch_size": 32, "warmup": 5}
+DECODER = power("x+y", **SIZE, d_model=16, d_mlp=32, alpha=0.4, lr=0.003)
+OTHERS = {
+    "decoder": DECODER,
+    "encoder": pku("encoder", **SIZE, d_model=16, d_mlp=32),
+    "mlp": pku("mlp", **SIZE, d_model=16, d_mlp=32),
+    "lstm": pku("lstm", **SIZE, d_model=16),
+    "with operators": replace(SGD_RUN, operator_tokens=True, n_layers=2),
+}
 # float64 and 40 steps: sums over examples are formed in another order, nothing else differs.
 RTOL, ATOL = 1e-8, 1e-9
 
@@ -44,7 +54,7 @@ def assert_same(one: Trained, other: Trained) -> None:
         np.testing.assert_allclose(value, others[name], rtol=RTOL, atol=ATOL, err_msg=name)
 
 
-@pytest.mark.parametrize("base", [SGD_RUN, ADAMW_RUN], ids=["sgd", "adamw"])
+@pytest.mark.parametrize("base", [SGD_RUN, ADAMW_RUN, *OTHERS.values()], ids=["sgd", "adamw", *OTHERS])
 def test_run_among_others_equals_run_alone(base: RunSpec) -> None:
     """Neighbours differ in all that may differ in a program: α (so in padding), seed, operation, lr, weight decay."""
     specs = [
@@ -70,15 +80,21 @@ def test_neighbours_of_a_run_that_ends_early_go_on_unchanged(base: RunSpec) -> N
     assert_same(run_all([kept])[kept.id], together[kept.id])
 
 
-@pytest.mark.parametrize("base", [SGD_RUN, replace(SGD_RUN, n_layers=2), ADAMW_RUN, replace(ADAMW_RUN, n_layers=3)])
+@pytest.mark.parametrize(
+    "base", [SGD_RUN, replace(SGD_RUN, n_layers=2), ADAMW_RUN, replace(ADAMW_RUN, n_layers=3), *OTHERS.values()]
+)
 def test_sharing_the_first_token_changes_nothing(base: RunSpec) -> None:
     assert_same(run_all([base])[base.id], run_all([base], plain=True)[base.id])
 
 
 @pytest.mark.parametrize(
     "specs",
-    [[ADAMW_RUN], [SGD_RUN, replace(SGD_RUN, alpha=0.7, seed=3), replace(SGD_RUN, lr=1e200, seed=8)]],
-    ids=["one run, batches of two sizes", "three runs, of which one leaves"],
+    [
+        [ADAMW_RUN],
+        [SGD_RUN, replace(SGD_RUN, alpha=0.7, seed=3), replace(SGD_RUN, lr=1e200, seed=8)],
+        [replace(DECODER, dropout=0.1, weight_noise=0.02, update_noise=0.1)],
+    ],
+    ids=["one run, batches of two sizes", "three runs, of which one leaves", "one run with noise"],
 )
 def test_compiled_steps_change_nothing(specs: list[RunSpec], monkeypatch: pytest.MonkeyPatch) -> None:
     expected = run_all(specs)
@@ -93,7 +109,7 @@ def test_compiled_steps_change_nothing(specs: list[RunSpec], monkeypatch: pytest
 
 
 @pytest.mark.parametrize("n_operands", [2, 3, 4])
-@pytest.mark.parametrize("base", [SGD_RUN, replace(ADAMW_RUN, operation="x+y")], ids=["periodic", "grokformer"])
+@pytest.mark.parametrize("base", [SGD_RUN, replace(ADAMW_RUN, operation="x+y"), DECODER, OTHERS["with operators"]])
 def test_shared_logits_equal_plain_logits_on_every_row(base: RunSpec, n_operands: int) -> None:
     spec = replace(base, p=5, n_operands=n_operands, n_layers=2)
     model, tokens = models.build(spec), torch.from_numpy(tasks.table(spec.task)[0])

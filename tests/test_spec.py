@@ -8,17 +8,16 @@ import pytest
 import torch
 
 from grokcore import models, tasks
-from grokcore.parts import (
-    SGD,
-    Adam,
-    AdamW,
+from grokcore.architectures import (
+    DecoderConfig,
+    EncoderConfig,
     GrokformerConfig,
-    Part,
+    LSTMConfig,
+    MLPConfig,
     PeriodicConfig,
-    RMSprop,
-    Task,
     UserModelConfig,
 )
+from grokcore.parts import SGD, Adam, AdamW, Part, RMSprop, Task
 from grokcore.spec import RunSpec, grid, msu, periodic, replace
 
 SQUARES = Task(operation="custom", table=tuple(tuple((x * x + y) % 5 for y in range(5)) for x in range(5)))
@@ -114,27 +113,54 @@ OTHERS: dict[type[Part], tuple[Any, dict[str, Any]]] = {
     GrokformerConfig: (GrokformerConfig(), {"n_layers": 1, "d_model": 64, "n_heads": 2, "d_mlp": 64}),
     PeriodicConfig: (
         PeriodicConfig(),
-        {"n_layers": 1, "d_model": 64, "n_heads": 2, "d_mlp": 64, "layernorm": False, "affine": True},
+        {"n_layers": 1, "d_model": 64, "n_heads": 2, "d_mlp": 64, "layernorm": False, "affine": True}
+        | {"operator_tokens": True},
     ),
+    DecoderConfig: (
+        DecoderConfig(),
+        {"n_layers": 1, "d_model": 64, "n_heads": 2, "d_mlp": 64, "dropout": 0.1, "operator_tokens": False},
+    ),
+    EncoderConfig: (
+        EncoderConfig(),
+        {"n_layers": 1, "d_model": 64, "n_heads": 2, "d_mlp": 64, "dropout": 0.1, "readout": "last"},
+    ),
+    MLPConfig: (MLPConfig(), {"d_model": 64, "d_mlp": 64}),
+    LSTMConfig: (LSTMConfig(), {"n_layers": 1, "d_model": 64}),
     UserModelConfig: (
         UserModelConfig(class_name="Net", source="class Net: ...", arguments={"width": 3}),
         {"class_name": "Other", "source": "class Net: pass", "arguments": {"width": 4}},
     ),
     SGD: (
         SGD(momentum=0.5),
-        {"lr": 0.2, "weight_decay": 0.1, "momentum": 0.9, "nesterov": True, "warmup": 5},
+        {"lr": 0.2, "weight_decay": 0.1, "momentum": 0.9, "nesterov": True, "warmup": 5, "warmup_start": 0.5},
     ),
     RMSprop: (
         RMSprop(),
-        {"lr": 0.2, "weight_decay": 0.1, "momentum": 0.9, "smoothing": 0.5, "eps": 1e-3, "warmup": 5},
+        {
+            "lr": 0.2,
+            "weight_decay": 0.1,
+            "momentum": 0.9,
+            "smoothing": 0.5,
+            "eps": 1e-3,
+            "warmup": 5,
+            "warmup_start": 0.5,
+        },
     ),
-    Adam: (Adam(), {"lr": 0.2, "weight_decay": 0.1, "betas": (0.9, 0.99), "eps": 1e-3, "warmup": 5}),
-    AdamW: (AdamW(), {"lr": 0.2, "weight_decay": 0.1, "betas": (0.8, 0.98), "eps": 1e-3, "warmup": 5}),
+    Adam: (
+        Adam(),
+        {"lr": 0.2, "weight_decay": 0.1, "betas": (0.9, 0.99), "eps": 1e-3, "warmup": 5, "warmup_start": 0.5}
+        | {"update_noise": 0.1},
+    ),
+    AdamW: (
+        AdamW(),
+        {"lr": 0.2, "weight_decay": 0.1, "betas": (0.8, 0.98), "eps": 1e-3, "warmup": 5, "warmup_start": 0.5}
+        | {"update_noise": 0.1, "decay_to_init": True},
+    ),
 }
 OF_RUN = {
     **{"task": Task(operation="x-y"), "model": PeriodicConfig(), "optimizer": Adam(), "alpha": 0.5},
     **{"batch_size": 64, "steps": 5, "seed": 1, "split_seed": 0, "init_seed": 0, "batch_seed": 0},
-    **{"early_stop": 100, "precision": "float64"},
+    **{"early_stop": 100, "precision": "float64", "noise_seed": 0, "weight_noise": 0.1},
 }
 NOT_IDENTITY = {"name", "module_class"}  # the name says which part it is; a class is known by its source
 

@@ -38,9 +38,11 @@ def by_name(name: str) -> SGD | RMSprop | Adam | AdamW:
 
 
 CHANGES: dict[str, dict[str, Any]] = {
-    "sgd": {"lr": 0.02, "weight_decay": 0.2, "momentum": 0.6, "nesterov": True, "warmup": 6},
-    "rmsprop": {"lr": 0.02, "weight_decay": 0.2, "momentum": 0.6, "smoothing": 0.5, "eps": 1e-3, "warmup": 6},
-    "adam": {"lr": 0.02, "weight_decay": 0.2, "betas[0]": (0.5, 0.9), "betas[1]": (0.8, 0.5), "eps": 1e-3, "warmup": 6},
+    "sgd": {"lr": 0.02, "weight_decay": 0.2, "momentum": 0.6, "nesterov": True, "warmup": 6, "warmup_start": 0.5},
+    "rmsprop": {"lr": 0.02, "weight_decay": 0.2, "momentum": 0.6, "smoothing": 0.5, "eps": 1e-3, "warmup": 6}
+    | {"warmup_start": 0.5},
+    "adam": {"lr": 0.02, "weight_decay": 0.2, "betas[0]": (0.5, 0.9), "betas[1]": (0.8, 0.5), "eps": 1e-3, "warmup": 6}
+    | {"warmup_start": 0.5, "update_noise": 0.1},
     "adamw": {
         "lr": 0.02,
         "weight_decay": 0.2,
@@ -48,13 +50,16 @@ CHANGES: dict[str, dict[str, Any]] = {
         "betas[1]": (0.8, 0.5),
         "eps": 1e-3,
         "warmup": 6,
+        "warmup_start": 0.5,
+        "update_noise": 0.1,
+        "decay_to_init": True,
     },
 }
 # Changes of a run that are no number of its optimizer, and the column in which they first show.
 OF_RUN: dict[str, Any] = {
     **{"alpha": 0.5, "batch_size": 9, "seed": 1, "split_seed": 1, "init_seed": 1, "batch_seed": 1},
     **{"precision": "float64", "operation": "x+y", "p": 11, "y_min": 0, "n_layers": 1, "d_model": 12, "d_mlp": 16},
-    **{"n_heads": 4},
+    **{"n_heads": 4, "weight_noise": 0.1},
 }
 
 
