@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from grokcore import claim_cycles, claim_times, claim_weights
+from grokcore import claim_cycles, claim_epochs, claim_times, claim_weights
 from grokcore.claim_times import Finding
 from grokcore.claim_words import ClaimsError, listed, nearest
 from grokcore.store import repository
@@ -40,6 +40,13 @@ STATISTICS: dict[str, Callable[..., Finding]] = {
         claim_cycles.needs_weight_decay,
         claim_cycles.needs_normalisation,
         claim_cycles.partial_invariance,
+        claim_epochs.events_at_epochs,
+        claim_epochs.brief_dips,
+        claim_epochs.smoother,
+        claim_epochs.unstable_at_small_alpha,
+        claim_epochs.grokking_with_operands,
+        claim_epochs.validation_falls_while_training_rises,
+        claim_epochs.harder_with_p,
     )
 }
 

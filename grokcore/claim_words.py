@@ -21,7 +21,7 @@ class ClaimsError(ValueError):
 
 
 class Shown:
-    """Values of one column over the seeds `[n]`, formatted as `step`, `share` or `number`.
+    """Values of one column over the seeds `[n]`, formatted as `step`, `epoch`, `share` or `number`.
 
     NaN is not reached or undefined; `budgets` `[n]` are the steps at which missing times are censored.
     """
@@ -31,10 +31,10 @@ class Shown:
         self.budgets = None if budgets is None else np.asarray(budgets, dtype=float)
 
     def __format__(self, kind: str) -> str:
-        if kind not in ("step", "share", "number"):
-            raise ValueError(f"values are shown as step, share or number, not {kind!r}")
-        if kind == "step" and self.budgets is not None:
-            return self._times(self.budgets)
+        if kind not in ("step", "epoch", "share", "number"):
+            raise ValueError(f"values are shown as step, epoch, share or number, not {kind!r}")
+        if kind in ("step", "epoch") and self.budgets is not None:
+            return self._times(self.budgets, kind)
         known = self.values[np.isfinite(self.values)]
         if len(known) == 0:
             return "no step" if kind == "step" else "n/a"
@@ -43,16 +43,16 @@ class Shown:
             words += f" [{_write(float(known.min()), kind)}, {_write(float(known.max()), kind)}]"
         return f"step {words}" if kind == "step" else words
 
-    def _times(self, budgets: np.ndarray) -> str:
+    def _times(self, budgets: np.ndarray, unit: str) -> str:
         reached = np.isfinite(self.values)
         latest = _write(float(budgets.max()), "step")
         if not reached.any():
-            return f"no step up to {latest}"
+            return f"no {unit} up to {latest}"
         if len(reached) == 1:
-            return f"step {_write(float(self.values[0]), 'step')}"
+            return f"{unit} {_write(float(self.values[0]), 'step')}"
         found = median_time(np.where(reached, self.values, budgets).tolist(), reached.tolist())
         value, low, high = (_write(x, "step") if np.isfinite(x) else "not bounded" for x in found)
-        value = f"step {value}" if np.isfinite(found.value) else f"no step up to {latest}"
+        value = f"{unit} {value}" if np.isfinite(found.value) else f"no {unit} up to {latest}"
         missing = f" ({(~reached).sum()} of {len(reached)} not by {latest})" if not reached.all() else ""
         return f"{value} [{low}, {high}]{missing}"
 

@@ -22,7 +22,7 @@ FLOORS = [
     {"train", "floor"},
     {"pool", "analysis", "plots"},
     {"sweep", "timing", "claim_words", "claim_times"},
-    {"bench", "claim_weights", "claim_cycles"},
+    {"bench", "claim_weights", "claim_cycles", "claim_epochs"},
     {"claim_file"},
     {"claims", "invariance", "plan", "pdf"},
     {"execute", "manifest"},

@@ -44,14 +44,14 @@ def run_all(specs: list[RunSpec], **options: object) -> dict[str, Trained]:
     return {run.spec.id: run for run in train(specs, keep_weights=(specs[0].steps,), **options)}  # type: ignore[arg-type]
 
 
-def assert_same(one: Trained, other: Trained) -> None:
+def assert_same(one: Trained, other: Trained, rtol: float = RTOL, atol: float = ATOL) -> None:
     assert one.spec == other.spec and one.status == other.status
     assert one.curve.keys() == other.curve.keys()
     for name, values in one.curve.items():
-        np.testing.assert_allclose(values, other.curve[name], rtol=RTOL, atol=ATOL, err_msg=name)
+        np.testing.assert_allclose(values, other.curve[name], rtol=rtol, atol=atol, err_msg=name)
     (weights,), (others,) = one.weights.values(), other.weights.values()
     for name, value in weights.items():
-        np.testing.assert_allclose(value, others[name], rtol=RTOL, atol=ATOL, err_msg=name)
+        np.testing.assert_allclose(value, others[name], rtol=rtol, atol=atol, err_msg=name)
 
 
 @pytest.mark.parametrize("base", [SGD_RUN, ADAMW_RUN, *OTHERS.values()], ids=["sgd", "adamw", *OTHERS])
@@ -92,7 +92,7 @@ def test_sharing_the_first_token_changes_nothing(base: RunSpec) -> None:
     [
         [ADAMW_RUN],
         [SGD_RUN, replace(SGD_RUN, alpha=0.7, seed=3), replace(SGD_RUN, lr=1e200, seed=8)],
-        [replace(DECODER, dropout=0.1, weight_noise=0.02, update_noise=0.1)],
+        [replace(DECODER, n_layers=1, operator_tokens=False, dropout=0.1, weight_noise=0.02, update_noise=0.1)],
     ],
     ids=["one run, batches of two sizes", "three runs, of which one leaves", "one run with noise"],
 )
@@ -105,7 +105,8 @@ def test_compiled_steps_change_nothing(specs: list[RunSpec], monkeypatch: pytest
     for spec in specs:
         assert found[spec.id].status == expected[spec.id].status
         if expected[spec.id].status == "finished":
-            assert_same(expected[spec.id], found[spec.id])
+            loose = {"rtol": 1e-5, "atol": 1e-6} if spec.draws_noise else {}  # normal numbers have single precision
+            assert_same(expected[spec.id], found[spec.id], **loose)
 
 
 @pytest.mark.parametrize("n_operands", [2, 3, 4])
