@@ -24,6 +24,7 @@ STATISTICS: dict[str, Callable[..., Finding]] = {
     for function in (
         claim_times.delayed_generalisation,
         claim_times.groks_in_every_cell,
+        claim_times.sudden_generalisation,
         claim_times.symmetric_before_asymmetric,
         claim_times.sooner_with_alpha,
         claim_times.worse_than_neighbour,

@@ -53,6 +53,22 @@ def groks_in_every_cell(cells: Cells) -> Finding:
     return parts, values
 
 
+def sudden_generalisation(cells: Cells, low: float, high: float) -> Finding:
+    """Judge whether `main` groks, and validation rises from `low` to `high` in fewer steps than it waited for `low`."""
+    curve, run = cells["main"], run_summary(cells["main"])
+    steps, val = column(curve, "step"), column(curve, "val_accuracy")
+    after = steps >= run[FITTED]
+    begins, ends = (np.flatnonzero(after & (val >= level)) for level in (low, high))
+    start = float(steps[begins[0]]) if len(begins) else np.nan
+    wait, rise = start - float(run[FITTED]), (float(steps[ends[0]]) - start if len(ends) else np.nan)
+    parts: Parts = {
+        "long after overfitting": run["outcome"] == Outcome.GROKKED,
+        "suddenly": bool(rise < wait) if np.isfinite([wait, rise]).all() else None,
+    }
+    values: Values = {"train": time(run, FITTED), "val": time(run, VAL), "delay": run["grok_delay"]}
+    return parts, values | {"wait": wait, "rise": rise, "best": run["best_val_accuracy"]}
+
+
 def symmetric_before_asymmetric(cells: Cells) -> Finding:
     """Judge whether the cell `symmetric` is reached first and `asymmetric` not at all."""
     symmetric, asymmetric = run_summary(cells["symmetric"]), run_summary(cells["asymmetric"])
