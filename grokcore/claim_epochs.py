@@ -63,7 +63,7 @@ def smoother(cells: Cells, rough: list[str], smooth: dict[str, list[str]]) -> Fi
     values: Values = {f"{name}_falls": falls(curve) for name, curve in cells.items()}
     for network, names in smooth.items():
         for name, other in zip(names, rough, strict=True):
-            less, more = values[f"{name}_falls"], values[f"{other}_falls"]
+            less, more = falls_over_same_steps(cells[name], cells[other])
             known = bool(np.isfinite([less, more]).all())
             parts[f"{network} smoother, {name}"] = bool(less < more) if known else None
     return parts, values
@@ -72,8 +72,7 @@ def smoother(cells: Cells, rough: list[str], smooth: dict[str, list[str]]) -> Fi
 def unstable_at_small_alpha(cells: Cells) -> Finding:
     """Judge whether `small` is less stable than `larger` while it trains, and does not generalise within the budget."""
     small, larger = run_summary(cells["small"]), run_summary(cells["larger"])
-    alike = cells["small"][cells["small"]["step"] <= cells["larger"]["step"].iloc[-1]]
-    rough, steady = falls(alike), falls(cells["larger"])
+    rough, steady = falls_over_same_steps(cells["small"], cells["larger"])
     known = bool(np.isfinite([rough, steady]).all())
     parts: Parts = {
         "less stable": bool(rough > steady) if known else None,
@@ -85,7 +84,7 @@ def unstable_at_small_alpha(cells: Cells) -> Finding:
 
 
 def grokking_with_operands(cells: Cells, sums: list[str], above: str) -> Finding:
-    """Judge for the cells `sums`, by growing K, whether they grok, less than `above`, each later than the one before."""
+    """Judge for cells by growing K whether they grok, less than `above` does, and each later than the one before."""
     runs = {name: run_summary(cells[name]) for name in (*sums, above)}
     parts: Parts = {f"groks, {name}": runs[name]["outcome"] == Outcome.GROKKED for name in sums}
     delays = [runs[name]["grok_delay"] for name in sums]
@@ -109,7 +108,8 @@ def validation_falls_while_training_rises(cells: Cells, rising: float, about_zer
     for name, curve in cells.items():
         train, val = column(curve, "train_accuracy"), column(curve, "val_accuracy")
         run, steps = run_summary(curve), column(curve, "step")
-        rise = (train >= rising) & (steps <= (run[FITTED] if reached(run, FITTED) else np.inf))
+        begun = np.maximum.accumulate(train >= rising)
+        rise = begun & (steps <= (run[FITTED] if reached(run, FITTED) else np.inf))
         least = float(val[rise].min()) if rise.any() else np.nan
         earlier = float(val[: int(np.argmax(rise)) + 1].max()) if rise.any() else np.nan
         parts[f"falls, {name}"] = bool(least <= about_zero and least < earlier) if rise.any() else None
@@ -133,8 +133,8 @@ def harder_with_p(cells: Cells) -> Finding:
 
 
 def steps_per_epoch(curve: pd.DataFrame) -> float:
-    """Return the number of steps that make an epoch of a run."""
-    return float(curve["step"].iloc[-1] / curve["epoch"].iloc[-1])
+    """Return the number of steps that make an epoch of a run, its last batch smaller if need be."""
+    return float(np.ceil(curve["n_train"].iloc[0] / curve["batch_size"].iloc[0]))
 
 
 def onset(curve: pd.DataFrame, run: dict[str, Any], rise: float) -> float:
@@ -149,10 +149,16 @@ def falls(curve: pd.DataFrame) -> float:
     """Return how far both accuracies fall in all from one evaluation to the next, from the fit on, or NaN without."""
     run = run_summary(curve)
     after = column(curve, "step") >= run[FITTED]
-    if after.sum() < 2:
+    if not after.any():
         return np.nan
     changes = [np.diff(column(curve, f"{side}_accuracy")[after]) for side in ("train", "val")]
-    return float(-sum(change[change < 0].sum() for change in changes))
+    return float(sum((-change[change < 0]).sum() for change in changes))
+
+
+def falls_over_same_steps(a: pd.DataFrame, b: pd.DataFrame) -> tuple[float, float]:
+    """Return the falls of two runs up to the last step that both have: one that overflowed has fewer."""
+    last = min(a["step"].iloc[-1], b["step"].iloc[-1])
+    return falls(a.loc[a["step"] <= last]), falls(b.loc[b["step"] <= last])
 
 
 def _epoch(curve: pd.DataFrame, run: dict[str, Any], of: str) -> tuple[float, float]:
@@ -160,10 +166,8 @@ def _epoch(curve: pd.DataFrame, run: dict[str, Any], of: str) -> tuple[float, fl
 
 
 def _later_in_epochs(cells: Cells, runs: dict[str, dict[str, Any]], a: str, b: str, of: str) -> bool:
-    """Return whether cell b crosses in a later epoch than cell a (in a later bracket), or not while a does."""
+    """Return whether cell b crosses in a later epoch than cell a: in a later bracket, or not within a longer budget."""
     if not reached(runs[a], of):
         return False
-    if not reached(runs[b], of):
-        return True
-    before, seen = runs[b][f"{of}_after"] / steps_per_epoch(cells[b]), runs[a][of] / steps_per_epoch(cells[a])
-    return bool(before >= seen)
+    before = runs[b][f"{of}_after" if reached(runs[b], of) else "steps"]
+    return bool(before / steps_per_epoch(cells[b]) >= runs[a][of] / steps_per_epoch(cells[a]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from grokcore import analysis, claims, invariance, plots, style
+from grokcore import analysis, claims, invariance, plots, stats, style
 from grokcore.pages import Page, templates
 from grokcore.spec import msu
 from grokcore.store import Store, repository
@@ -90,6 +91,43 @@ def front_page(found: Evidence, pages: Sequence[Page], figure: tuple[str, str] |
         )
     )
     return Page("index", TITLE, body, templates().get_template("made.html.j2").render(version=version))
+
+
+def claims_json(found: Evidence) -> str:
+    """Return the verdicts on all claims of the sources as JSON: a list of objects, one a claim.
+
+    `interval` is the share of the seeds on which the claim holds, with its 95 % Wilson interval, null without runs;
+    `plan` names the plan of runs behind it. A claim without a rule yet is not settled, and `reason` says so.
+    """
+    sources = yaml.safe_load((repository() / "data" / "sources.yaml").read_text(encoding="utf-8"))
+    known, rows = claims.load(), []
+    for id, claim in known.items():
+        verdict = claims.evaluate(id, found.curves)
+        holds = int((verdict.values["level"] == "holds").sum())
+        share = stats.wilson(holds, verdict.n_seeds) if verdict.n_seeds else None
+        interval = None if share is None else {"share": share.value, "low": share.low, "high": share.high}
+        row = {"id": id, "source": claim.source, "statement": claim.statement, "verdict": verdict.verdict}
+        row |= {
+            "measured": verdict.measured,
+            "interval": interval,
+            "n_seeds": verdict.n_seeds,
+            "n_runs": verdict.n_runs,
+        }
+        row |= {"run_ids": verdict.run_ids, "rule_sha256": verdict.rule_sha256, "plan": "cpu"}
+        rows.append(row | {"notebook": claim.notebook, "reason": f"{verdict.reason} {verdict.leaning}".strip()})
+    for id, statement in sources["open"].items():
+        if id not in known:
+            empty = {
+                "verdict": "not settled",
+                "measured": "",
+                "interval": None,
+                "n_seeds": 0,
+                "n_runs": 0,
+                "run_ids": [],
+            }
+            row = {"id": id, "source": id.split("-")[0], "statement": statement, **empty, "rule_sha256": None}
+            rows.append(row | {"plan": None, "notebook": None, "reason": "No rule is written and no run is made yet."})
+    return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
 
 
 def _row(claim: Any, curves: pd.DataFrame, pages: dict[str, Page]) -> dict[str, Any]:

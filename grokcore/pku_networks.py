@@ -54,7 +54,7 @@ class MLP(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens `[N, T]` to logits `[N, p]`."""
-        one_hot = F.one_hot(tokens, self.p).flatten(1).to(self.W_in.weight)
+        one_hot = (tokens[..., None] == torch.arange(self.p, device=tokens.device)).flatten(1).to(self.W_in.weight)
         return self.W_out(F.relu(self.W_hidden(F.relu(self.W_in(one_hot)))))
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from grokcore import __version__
+from grokcore.grouping import cpu_groups, gpu_groups
 from grokcore.spec import RunSpec
 from grokcore.store import Record, make_record, repository
 
@@ -35,10 +36,6 @@ ENVIRONMENT = {
     **{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
     **{"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)},
 }
-
-
-TRIED = (2, 8)  # numbers of runs whose memory is measured on a GPU
-LONGEST_INTERVAL = 400  # steps between two evaluations, whose batches are on the GPU together
 
 
 class DeviceError(RuntimeError):
@@ -79,7 +76,7 @@ def train_all(
 ) -> Iterator[tuple[Record, Weights]]:
     """Train all runs and yield each record, with the weights kept, as it ends; options as in `grokcore.sweep`."""
     device = device_of(device)
-    groups = [[spec] for spec in specs] if device == "cpu" else _gpu_groups(specs, device, plain)
+    groups = cpu_groups(specs, jobs) if device == "cpu" else gpu_groups(specs, device, plain)
     with tempfile.TemporaryDirectory(prefix="grokcore-") as folder:
         meter = _Meter(specs, Path(folder), watch)
         if device != "cpu" or jobs == 1 or len(groups) == 1:
@@ -101,42 +98,6 @@ def device_of(device: str) -> str:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise DeviceError(f"device {device!r} was asked for, but torch sees no GPU here: use 'cpu' or 'auto'")
     return device
-
-
-def _gpu_groups(specs: Sequence[RunSpec], device: str, plain: bool) -> list[list[RunSpec]]:
-    """Group runs by program, as many in a group as the free memory of the GPU holds."""
-    from grokcore.program import program_key
-
-    programs: dict[Any, list[RunSpec]] = {}
-    for spec in specs:
-        programs.setdefault(program_key(spec), []).append(spec)
-    groups: list[list[RunSpec]] = []
-    for group in programs.values():
-        size = _runs_that_fit(group, device, plain) if len(group) > TRIED[-1] else len(group)
-        groups += [group[i : i + size] for i in range(0, len(group), size)]
-    return groups
-
-
-def _runs_that_fit(group: Sequence[RunSpec], device: str, plain: bool) -> int:
-    """Return how many runs fit into four fifths of the free memory, from what two numbers of them take in training."""
-    import torch
-
-    from grokcore.program import Program
-
-    torch.cuda.init()
-    free, taken = torch.cuda.mem_get_info(device)[0], []
-    for n in TRIED:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_reserved(device)
-        program = Program(group[:n], torch.device(device), plain=plain)
-        program.advance(0, LONGEST_INTERVAL, 2 * LONGEST_INTERVAL)
-        program.evaluate()
-        taken.append(torch.cuda.max_memory_reserved(device) - before)
-        del program
-    torch.cuda.empty_cache()
-    each = max((taken[1] - taken[0]) / (TRIED[1] - TRIED[0]), 1.0)
-    return max(TRIED[0], int((0.8 * free - taken[0]) / each) + TRIED[0])
 
 
 def _train_in_processes(

@@ -178,11 +178,12 @@ def _execute(plans: list[Plan], work: Path, store: Store, jobs: int | None, kern
 
 
 def _pages(plans: list[Plan], executed: list[Executed], scale: str, store: Store, site: Path) -> list[pages.Page]:
-    """Return all pages, the front page first, and write its figure into the site."""
+    """Return all pages, the front page first, and write its figure and the verdicts into the site."""
     both = zip(executed, plans, strict=True)
     made = [pages.notebook_page(one, planned.specs, scale, __version__) for one, planned in both]
     runs = dict.fromkeys([*store.recorded(), *(spec.id for planned in plans for spec in planned.specs)])
     found = front.evidence(store, list(runs))
+    (site / "claims.json").write_text(front.claims_json(found), encoding="utf-8")
     figure = front.grokking_figure(found.curves)
     if figure is not None:
         (site / "grokking.svg").write_text(figure[0] + "\n", encoding="utf-8")

@@ -7,7 +7,12 @@ from grokcore import claims
 from grokcore.store import repository
 
 FILE = repository() / "data" / "claims.yaml"
-IDS = [f"msu-{k}" for k in range(1, 13)] + [f"periodic-{k}" for k in range(1, 8)]
+IDS = [
+    *(f"msu-{k}" for k in range(1, 13)),
+    *(f"periodic-{k}" for k in range(1, 8)),
+    *(f"power-{k}" for k in (1, 5, 8)),
+    *(f"pku-{k}" for k in (1, 2, 3, 4, 5, 11, 12, 13, 14)),
+]
 RUN = made(gc.msu(), jump(1000), jump(4000))
 
 

@@ -13,6 +13,12 @@ from grokcore import claim_words, claims
         ([np.nan], None, "step", "no step"),
         ([np.nan], [10_000.0], "step", "no step up to 10 000"),
         ([np.nan, np.nan], [9.0, 10.0], "step", "no step up to 10"),
+        ([166.7], [4000.0], "epoch", "epoch 167"),
+        ([2500.0], [4000.0], "epoch", "epoch 2 500"),
+        ([np.nan], [4000.0], "epoch", "no epoch up to 4 000"),
+        ([30.0, 10.0, 20.0], [4000.0] * 3, "epoch", "epoch 20 [10, not bounded]"),
+        ([10.0, np.nan, np.nan], [300.0] * 3, "epoch", "no epoch up to 300 [10, not bounded] (2 of 3 not by 300)"),
+        ([np.nan], None, "epoch", "n/a"),
         ([0.123456], None, "share", "12.3 %"),
         ([1234.5678], None, "number", "1 235"),
         ([-0.0123456], None, "number", "-0.0123"),
@@ -27,8 +33,8 @@ def test_numbers_in_words(values, budgets, kind, words):
     assert format(shown, kind).replace("\N{NO-BREAK SPACE}", " ") == words
 
 
-def test_numbers_have_three_kinds():
-    with pytest.raises(ValueError, match="step, share or number, not 'percent'"):
+def test_numbers_have_four_kinds():
+    with pytest.raises(ValueError, match="step, epoch, share or number, not 'percent'"):
         format(claim_words.Shown([1.0]), "percent")
 
 

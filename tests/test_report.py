@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tiny import write_notebook
 
-from grokcore import __version__, claims, manifest, report
+from grokcore import __version__, claims, front, manifest, report
 from grokcore.plan import NotebookError
 from grokcore.spec import msu
 from grokcore.store import Store, repository
@@ -287,7 +287,23 @@ def test_published_report_was_made_from_the_records_beside_it() -> None:
     assert manifest.stale(repository() / "reports") == []
     assert told["scale"] == "paper" and not told["settings"]
     assert told["notebooks"] == sorted(path.stem for path in (repository() / "notebooks").glob("*.ipynb"))
-    assert {"index.html", "grokking.pdf", "grokking.svg"} <= told["files"].keys()
+    assert {"index.html", "grokking.pdf", "grokking.svg", "claims.json"} <= told["files"].keys()
+
+
+def test_published_verdicts_are_those_of_the_records() -> None:
+    published = json.loads((repository() / "reports" / "claims.json").read_text())
+    assert len({row["id"] for row in published}) == len(published) == 44
+    store, known = Store(), claims.load()
+    found = front.evidence(store, list(store.recorded()))
+    for row in published:
+        if row["id"] not in known:
+            assert row["verdict"] == "not settled" and row["n_runs"] == 0, row["id"]
+            continue
+        verdict, claim = claims.evaluate(row["id"], found.curves), known[row["id"]]
+        assert (row["verdict"], row["measured"], row["run_ids"]) == (verdict.verdict, verdict.measured, verdict.run_ids)
+        assert row["rule_sha256"] == claim.rule_sha256 and row["n_runs"] == len(row["run_ids"])
+        assert set(row["run_ids"]) <= set(store.recorded())
+        assert (row["verdict"] != "not settled") == (row["n_seeds"] >= claim.min_seeds), row["id"]
 
 
 def test_published_report_is_where_the_recorded_one_goes_and_others_are_drafts() -> None:
