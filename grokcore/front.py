@@ -103,7 +103,7 @@ def claims_json(found: Evidence) -> str:
     known, rows = claims.load(), []
     for id, claim in known.items():
         verdict = claims.evaluate(id, found.curves)
-        holds = int((verdict.values["level"] == "holds").sum())
+        holds = list(verdict.values["level"]).count("holds")
         share = stats.wilson(holds, verdict.n_seeds) if verdict.n_seeds else None
         interval = None if share is None else {"share": share.value, "low": share.low, "high": share.high}
         row = {"id": id, "source": claim.source, "statement": claim.statement, "verdict": verdict.verdict}

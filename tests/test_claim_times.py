@@ -43,6 +43,27 @@ def test_delayed_generalisation_of_a_run_that_does_not_fit():
     assert not any(parts.values()) and np.isnan(values["val_at_train"])
 
 
+@pytest.mark.parametrize(
+    "val, expected, wait, rise",
+    [
+        ({3000: 0.0, 3400: 1.0}, (True, True), 2600, 300),  # 10 % at 3 100 (0.25), 90 % at 3 400
+        ({500: 0.0, 4500: 1.0}, (True, False), 400, 3200),  # from the fit on, evenly: 10 % at 900, 90 % at 4 100
+        ({600: 0.0, 650: 1.0}, (False, True), 200, 0),  # at once: 99 % at 700, before twice the fit
+        ({3000: 0.0, 3400: 0.85}, (False, None), 2600, np.nan),  # stays under 90 %
+        (NEVER, (False, None), np.nan, np.nan),
+    ],
+)
+def test_sudden_generalisation(val, expected, wait, rise):
+    parts, values = claim_times.sudden_generalisation({"main": made(RUN, jump(500), val)}, low=0.1, high=0.9)
+    assert parts == dict(zip(("long after overfitting", "suddenly"), expected, strict=True))
+    np.testing.assert_equal((values["wait"], values["rise"]), (wait, rise))
+
+
+def test_sudden_generalisation_of_a_run_that_does_not_fit():
+    parts, _ = claim_times.sudden_generalisation({"main": made(RUN, NEVER, jump(500))}, low=0.1, high=0.9)
+    assert parts == {"long after overfitting": False, "suddenly": None}
+
+
 def test_groks_in_every_cell_judges_each_cell():
     cells = {"early": reaching(600), "late": reaching(3000)}
     parts, values = claim_times.groks_in_every_cell(cells)
