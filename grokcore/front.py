@@ -34,6 +34,15 @@ class Evidence:
     hours: float
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """A notebook that is not in the report because runs of it are missing: how many, and how long they take."""
+
+    name: str
+    n_runs: int
+    duration: str
+
+
 def evidence(store: Store, runs: Sequence[str]) -> Evidence:
     """Return recorded runs as evidence; `hours` is the sum of their own times, as if run one after the
     other."""
@@ -69,8 +78,10 @@ def grokking_figure(curves: pd.DataFrame) -> tuple[str, str] | None:
         return style.svg(fig, said), said
 
 
-def front_page(found: Evidence, pages: Sequence[Page], figure: tuple[str, str] | None, version: str) -> Page:
-    """Return the front page of a site with these other pages."""
+def front_page(
+    found: Evidence, pages: Sequence[Page], waiting: Sequence[Waiting], figure: tuple[str, str] | None, version: str
+) -> Page:
+    """Return the front page of a site with these other pages; `waiting` are those not in it yet."""
     known = claims.load()
     sources = yaml.safe_load((repository() / "data" / "sources.yaml").read_text(encoding="utf-8"))
     body = (
@@ -87,6 +98,7 @@ def front_page(found: Evidence, pages: Sequence[Page], figure: tuple[str, str] |
             unexamined={name: text for name, text in sources["open"].items() if name not in known},
             topics=sources["topics"],
             pages=pages,
+            waiting=waiting,
             thousands=style.thousands,
         )
     )

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from grokcore.style import BLACK, COLLAPSE, GREY, TRAIN, VALIDATION, bundle, name_and_colour
 from grokcore.style import alpha_colour as alpha_colour
@@ -249,6 +249,8 @@ def _steps_axis(ax: Axes, log: bool) -> Axes:
     ax.set_xscale("log" if log else "linear")
     if not log:
         ax.locator_params(axis="x", nbins=5)
+    if log:
+        ax.xaxis.set_major_locator(LogLocator(numticks=5))  # labels of more would touch in a narrow panel
     ax.xaxis.set_major_formatter(FuncFormatter(thousands))
     labelled = ax.xaxis.get_tick_params(which="major").get("labelbottom", True)
     ax.set_xlabel("optimisation steps" if labelled else "")

@@ -84,14 +84,17 @@ def build(
 
     `scale` is "paper" or "smoke", `settings` change parameters of every notebook named, `train` allows
     missing runs to be trained on `device`, `fresh` trains all of them anew, beside the records. `jobs`
-    notebooks (or runs on a CPU) go at once, by default one a core. Raises NotebookError for a bad plan or a
-    missing kernel, MissingRuns without `train`; a notebook that fails is told in its page and in the report
-    returned.
+    notebooks (or runs on a CPU) go at once, by default one a core. If none is named, notebooks whose runs are missing
+    wait: they are left out, and the front page says so. Raises NotebookError for a bad plan or a missing kernel,
+    MissingRuns without `train`; a notebook that fails is told in its page and in the report returned.
     """
     plans = make_plan(notebooks, scale, settings)
     require_kernel(kernel)
     out = default_folder(notebooks, scale, settings, fresh) if out is None else out
     store = _fresh_store() if fresh else store or Store()
+    plans, waiting = (plans, []) if notebooks or train or fresh else _ready(plans, store, jobs)
+    for one in waiting:
+        say(f"{one.name}: left out, {one.n_runs} of its runs are not recorded (training takes about {one.duration})")
     ensure([spec for one in plans for spec in one.specs], store, device, jobs, train, fresh, say, watch)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".report-", dir=out.parent) as folder:
@@ -105,15 +108,28 @@ def build(
             "scale": scale,
             "settings": dict(settings or {}),
             "failed": [one.source.stem for one in executed if one.failure is not None],
+            "waiting": [one.name for one in waiting],
             "inputs": manifest.inputs(),
         }
-        book = _pages(plans, executed, scale, store, site)
+        book = _pages(plans, executed, waiting, scale, store, site)
         before, now = manifest.printed(out, about), pages.write_book(book, work)
         made = before != now and _print(work / pages.BOOK, site, say)
         kept = before is not None and not made
         pages.write(book, site, pdf=made or kept)
         manifest.publish(site, out, {**about, "book": now if made else before}, keep_pdf=kept)
     return Report(out, executed, made or kept)
+
+
+def _ready(plans: list[Plan], store: Store, jobs: int | None) -> tuple[list[Plan], list[front.Waiting]]:
+    """Return the notebooks whose runs are all at hand and those that wait for some; all as ready if none is."""
+    absent = {one.path: missing(one.specs, store) for one in plans}
+    waiting = [
+        front.Waiting(path.stem, len(specs), duration(estimate(specs, store, jobs) * 3600))
+        for path, specs in absent.items()
+        if specs
+    ]
+    ready = [one for one in plans if not absent[one.path]]
+    return (ready, waiting) if any(one.specs for one in ready) else (plans, [])
 
 
 def _fresh_store() -> Store:
@@ -177,7 +193,14 @@ def _execute(plans: list[Plan], work: Path, store: Store, jobs: int | None, kern
     return [kept[one.path] or anew[one.path] for one in plans]
 
 
-def _pages(plans: list[Plan], executed: list[Executed], scale: str, store: Store, site: Path) -> list[pages.Page]:
+def _pages(
+    plans: list[Plan],
+    executed: list[Executed],
+    waiting: list[front.Waiting],
+    scale: str,
+    store: Store,
+    site: Path,
+) -> list[pages.Page]:
     """Return all pages, the front page first, and write its figure and the verdicts into the site."""
     both = zip(executed, plans, strict=True)
     made = [pages.notebook_page(one, planned.specs, scale, __version__) for one, planned in both]
@@ -187,7 +210,7 @@ def _pages(plans: list[Plan], executed: list[Executed], scale: str, store: Store
     figure = front.grokking_figure(found.curves)
     if figure is not None:
         (site / "grokking.svg").write_text(figure[0] + "\n", encoding="utf-8")
-    return pages.linked([front.front_page(found, made, figure, __version__), *made])
+    return pages.linked([front.front_page(found, made, waiting, figure, __version__), *made])
 
 
 def _print(book: Path, site: Path, say: Say) -> bool:

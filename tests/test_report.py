@@ -18,8 +18,9 @@ from tiny import write_notebook
 from grokcore import __version__, claims, front, manifest, report
 from grokcore.plan import NotebookError
 from grokcore.spec import msu
-from grokcore.store import Store, repository
-from grokcore.sweep import MissingRuns
+from grokcore.store import Store, make_record, repository
+from grokcore.sweep import MissingRuns, missing
+from grokcore.train import train
 
 RUN = "import grokcore as gc\nspecs = [gc.msu(p=5, d_model=8, d_mlp=8, n_heads=2, steps=steps, batch_size=8)]"
 SPEC = msu(p=5, d_model=8, d_mlp=8, n_heads=2, steps=4, batch_size=8)
@@ -216,6 +217,24 @@ def test_missing_runs_are_counted_and_nothing_is_written(tmp_path: Path, store: 
     assert [spec.task.p for spec in error.value.specs] == [5, 97] and not (tmp_path / "out").exists()
 
 
+def test_a_notebook_whose_runs_are_missing_waits_if_none_is_named(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [
+        write_notebook(tmp_path, "a", specs=RUN),
+        write_notebook(tmp_path, "b", specs=RUN.replace("]", ", gc.msu()]")),
+    ]
+    monkeypatch.setattr(report.plan, "find", lambda names: paths)
+    (run,) = train([SPEC])
+    store.save(make_record(run.spec, run.curve, run.status, {"seconds": 1.0}))
+    said: list[str] = []
+    made = report.build(None, "smoke", out=tmp_path / "out", store=store, say=said.append)
+    assert [one.source.stem for one in made.notebooks] == ["a"]
+    assert any(line.startswith("b: left out, 1 of its runs are not recorded") for line in said)
+    assert manifest.read_manifest(made.folder)["waiting"] == ["b"]
+    assert "<code>b</code>: not run yet at this scale (1 runs are missing" in page(made, "index")
+
+
 def test_missing_kernel_is_said_before_anything_is_trained(tmp_path: Path, store: Store) -> None:
     path = write_notebook(tmp_path, "n", specs=RUN)
     with pytest.raises(
@@ -286,7 +305,11 @@ def test_published_report_was_made_from_the_records_beside_it() -> None:
     told = manifest.read_manifest(repository() / "reports")
     assert manifest.stale(repository() / "reports") == []
     assert told["scale"] == "paper" and not told["settings"]
-    assert told["notebooks"] == sorted(path.stem for path in (repository() / "notebooks").glob("*.ipynb"))
+    names = sorted(path.stem for path in (repository() / "notebooks").glob("*.ipynb"))
+    assert sorted([*told["notebooks"], *told["waiting"]]) == names
+    store = Store(cache="no-cache")
+    for plan in report.make_plan():
+        assert bool(missing(plan.specs, store)) == (plan.path.stem in told["waiting"]), plan.path.stem
     assert {"index.html", "grokking.pdf", "grokking.svg", "claims.json"} <= told["files"].keys()
 
 
