@@ -220,19 +220,17 @@ def test_missing_runs_are_counted_and_nothing_is_written(tmp_path: Path, store: 
 def test_a_notebook_whose_runs_are_missing_waits_if_none_is_named(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = [
-        write_notebook(tmp_path, "a", specs=RUN),
-        write_notebook(tmp_path, "b", specs=RUN.replace("]", ", gc.msu()]")),
-    ]
+    more = RUN.replace("]", ", gc.msu()]")
+    paths = [write_notebook(tmp_path, name, specs=specs) for name, specs in (("a", RUN), ("b", more))]
     monkeypatch.setattr(report.plan, "find", lambda names: paths)
     (run,) = train([SPEC])
     store.save(make_record(run.spec, run.curve, run.status, {"seconds": 1.0}))
     said: list[str] = []
-    made = report.build(None, "smoke", out=tmp_path / "out", store=store, say=said.append)
+    made = report.build(None, "smoke", {"steps": 4}, out=tmp_path / "out", store=store, say=said.append)
     assert [one.source.stem for one in made.notebooks] == ["a"]
     assert any(line.startswith("b: left out, 1 of its runs are not recorded") for line in said)
     assert manifest.read_manifest(made.folder)["waiting"] == ["b"]
-    assert "<code>b</code>: not run yet at this scale (1 runs are missing" in page(made, "index")
+    assert "<code>b</code>: not run yet at this scale (runs missing: 1;" in page(made, "index")
 
 
 def test_missing_kernel_is_said_before_anything_is_trained(tmp_path: Path, store: Store) -> None:
