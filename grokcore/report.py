@@ -82,19 +82,16 @@ def build(
 ) -> Report:
     """Build the report and return it; pages are moved to `out` only when all of them are made.
 
-    `scale` is "paper" or "smoke", `settings` change parameters of every notebook named, `train` allows
-    missing runs to be trained on `device`, `fresh` trains all of them anew, beside the records. `jobs`
-    notebooks (or runs on a CPU) go at once, by default one a core. If none is named, notebooks whose runs are missing
-    wait: they are left out, and the front page says so. Raises NotebookError for a bad plan or a missing kernel,
-    MissingRuns without `train`; a notebook that fails is told in its page and in the report returned.
+    `scale` is "paper" or "smoke", `settings` change parameters of every notebook named, `train` allows missing runs to
+    be trained on `device`, `fresh` trains all anew, beside the records. `jobs` notebooks (or runs on a CPU) go at once,
+    by default one a core. If none is named, notebooks whose runs are missing wait, and the front page says so. Raises
+    NotebookError for a bad plan or a missing kernel, MissingRuns without `train`; a page tells how its notebook failed.
     """
     plans = make_plan(notebooks, scale, settings)
     require_kernel(kernel)
     out = default_folder(notebooks, scale, settings, fresh) if out is None else out
     store = _fresh_store() if fresh else store or Store()
-    plans, waiting = (plans, []) if notebooks or train or fresh else _ready(plans, store, jobs)
-    for one in waiting:
-        say(f"{one.name}: left out, {one.n_runs} of its runs are not recorded (training takes about {one.duration})")
+    plans, waiting = (plans, []) if notebooks or train or fresh else _ready(plans, store, jobs, say)
     ensure([spec for one in plans for spec in one.specs], store, device, jobs, train, fresh, say, watch)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".report-", dir=out.parent) as folder:
@@ -120,8 +117,8 @@ def build(
     return Report(out, executed, made or kept)
 
 
-def _ready(plans: list[Plan], store: Store, jobs: int | None) -> tuple[list[Plan], list[front.Waiting]]:
-    """Return the notebooks whose runs are all at hand and those that wait for some; all as ready if none is."""
+def _ready(plans: list[Plan], store: Store, jobs: int | None, say: Say) -> tuple[list[Plan], list[front.Waiting]]:
+    """Return the notebooks whose runs are all at hand and, after saying so, those that wait; all if none is ready."""
     absent = {one.path: missing(one.specs, store) for one in plans}
     waiting = [
         front.Waiting(path.stem, len(specs), duration(estimate(specs, store, jobs) * 3600))
@@ -129,7 +126,11 @@ def _ready(plans: list[Plan], store: Store, jobs: int | None) -> tuple[list[Plan
         if specs
     ]
     ready = [one for one in plans if not absent[one.path]]
-    return (ready, waiting) if any(one.specs for one in ready) else (plans, [])
+    if not any(one.specs for one in ready):
+        return plans, []
+    for one in waiting:
+        say(f"{one.name}: left out, {one.n_runs} of its runs are not recorded (training takes about {one.duration})")
+    return ready, waiting
 
 
 def _fresh_store() -> Store:

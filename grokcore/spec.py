@@ -26,8 +26,8 @@ from grokcore.architectures import (
 )
 from grokcore.parts import OPTIMIZERS, SGD, Adam, AdamW, Part, RMSprop, Seed, SpecError, Task, nearest
 
-MODEL_COLUMNS = ("n_layers", "d_model", "d_mlp", "layernorm", "affine", "dropout", "readout", "operator_tokens")
-OPTIMIZER_COLUMNS = ("lr", "weight_decay", "momentum", "warmup", "update_noise", "decay_to_init")
+MODEL_COLUMNS = ("n_layers", "d_model", "d_mlp", "layernorm", "affine", "readout", "operator_tokens")
+OPTIMIZER_COLUMNS = ("lr", "weight_decay", "momentum", "warmup")
 
 
 def _by_name(field: str, value: Any, known: dict[str, type[Part]]) -> Any:
@@ -123,11 +123,14 @@ class RunSpec(Part):
             operation += ":" + hashlib.sha256(json.dumps(task.table).encode()).hexdigest()[:6]
         model = self.model.class_name if isinstance(self.model, UserModelConfig) else self.model.name
         part = {name: getattr(self.model, name, None) for name in MODEL_COLUMNS}
+        part["dropout"] = self.dropout
         steps = {name: getattr(self.optimizer, name, None) for name in OPTIMIZER_COLUMNS}
+        options = {name: getattr(self.optimizer, name, 0) for name in ("update_noise", "decay_to_init")}
         return {
             "run": self.id,
             **{"operation": operation, "p": task.p, "y_min": task.y_min, "n_operands": task.n_operands},
             **{"model": model, **part, "optimizer": self.optimizer.name, **steps},
+            **{name: float(value) for name, value in options.items()},
             **{"alpha": self.alpha, "batch_size": self.batch_size, "steps": self.steps, "seed": self.seed},
             **{"weight_noise": self.weight_noise, "early_stop": self.early_stop},
         }

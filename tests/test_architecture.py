@@ -111,7 +111,7 @@ from grokcore import front, report
 from grokcore.store import Store
 from grokcore.sweep import sweep
 store = Store(cache="no-cache")
-plans, waiting = report._ready(report.make_plan(), store, None)
+plans, waiting = report._ready(report.make_plan(), store, None, str)
 runs = {spec.id: spec for plan in plans for spec in plan.specs}
 sweep(list(runs.values()), store=store, train=False)
 found = front.evidence(store, list(runs))

@@ -70,6 +70,7 @@ def test_command_times_real_processes_and_writes_their_rows(
     monkeypatch.setattr(bench, "GROWTH", {"p": ("p", (5, 7))})
     monkeypatch.setattr(bench, "R_CPU", (1, 2))
     monkeypatch.setattr(bench, "WINDOW", 5)
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # compiling eight networks would take minutes
     assert cli.main(["bench", "--full", "--rounds", "1", "--json", str(tmp_path / "rows.json")]) == 0
     case, *growth = json.loads((tmp_path / "rows.json").read_text())
     assert case.keys() >= KEYS and case["case"] == "msu" and case["operations"] > 0

@@ -75,7 +75,7 @@ def page(built: report.Report, name: str) -> str:
 
 def test_other_pages_are_written_when_one_notebook_fails(built: report.Report) -> None:
     names = {path.name for path in built.folder.iterdir()}
-    assert names == {"01_good.html", "02_bad.html", "index.html", "assets", "manifest.json"}
+    assert names == {"01_good.html", "02_bad.html", "index.html", "assets", "claims.json", "manifest.json"}
     assert [one.source.stem for one in built.failed] == ["02_bad"]
     assert manifest.read_manifest(built.folder)["failed"] == ["02_bad"]
 
