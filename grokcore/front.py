@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import matplotlib as mpl
@@ -32,6 +33,11 @@ class Evidence:
     n_runs: int
     n_steps: int
     hours: float
+
+    @cached_property
+    def verdicts(self) -> dict[str, claims.Verdict]:
+        """The verdict on every claim that has a rule, judged once."""
+        return {id: claims.evaluate(id, self.curves) for id in claims.load()}
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,9 @@ def front_page(
             figure=figure,
             evidence=found,
             hours=f"{found.hours:,.1f}",
-            rows=[_row(claim, found.curves, {page.name: page for page in pages}) for claim in known.values()],
+            rows=[
+                _row(claim, found.verdicts[claim.id], {page.name: page for page in pages}) for claim in known.values()
+            ],
             documents=sources["documents"],
             literature=sources["literature"],
             unexamined={name: text for name, text in sources["open"].items() if name not in known},
@@ -114,7 +122,7 @@ def claims_json(found: Evidence) -> str:
     sources = yaml.safe_load((repository() / "data" / "sources.yaml").read_text(encoding="utf-8"))
     known, rows = claims.load(), []
     for id, claim in known.items():
-        verdict = claims.evaluate(id, found.curves)
+        verdict = found.verdicts[id]
         holds = list(verdict.values["level"]).count("holds")
         share = stats.wilson(holds, verdict.n_seeds) if verdict.n_seeds else None
         interval = None if share is None else {"share": share.value, "low": share.low, "high": share.high}
@@ -142,8 +150,7 @@ def claims_json(found: Evidence) -> str:
     return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
 
 
-def _row(claim: Any, curves: pd.DataFrame, pages: dict[str, Page]) -> dict[str, Any]:
-    verdict = claims.evaluate(claim.id, curves)
+def _row(claim: Any, verdict: claims.Verdict, pages: dict[str, Page]) -> dict[str, Any]:
     page = pages.get(claim.notebook)
     anchor = f"#{claim.id}" if page is not None and f'id="{claim.id}"' in page.body else ""
     return {
