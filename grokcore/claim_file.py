@@ -71,6 +71,7 @@ class Claim(BaseModel):
     measured: str
     rule: dict[Judgement, str] = Field(min_length=4)
     min_seeds: int = Field(ge=1)
+    first_seed: int = Field(default=0, ge=0)
     share: float = Field(gt=0.5, le=1)
     at_best: Literal["confirmed", "partly"] = "confirmed"
     why_capped: str = ""
@@ -83,7 +84,8 @@ class Claim(BaseModel):
     @property
     def rule_sha256(self) -> str:
         """The SHA-256 of what decides: statistic, parameters, cells, parts, rule in words, seeds and shares."""
-        names = ("statistic", "parameters", "cells", "parts", "rule", "min_seeds", "share", "at_best")
+        names = ["statistic", "parameters", "cells", "parts", "rule", "min_seeds", "share", "at_best"]
+        names += ["first_seed"] if self.first_seed else []
         text = json.dumps({name: getattr(self, name) for name in names}, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 

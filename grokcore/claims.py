@@ -54,7 +54,10 @@ def evaluate(id: str, curves: pd.DataFrame, path: str | Path | None = None) -> V
     if id not in claims:
         raise ClaimsError(f"unknown claim {id!r}; {nearest(id, claims)}")
     claim = claims[id]
-    cells = {name: select(cell, curves) for name, cell in claim.cells.items()}
+    found = {name: select(cell, curves) for name, cell in claim.cells.items()}
+    cells = {
+        name: {seed: run for seed, run in runs.items() if seed >= claim.first_seed} for name, runs in found.items()
+    }
     values = _values(claim, cells)
     decided = values.loc[values["level"] != "undecided"]
     ids = sorted({str(runs[seed]["run"].iloc[0]) for runs in cells.values() for seed in decided["seed"]})
@@ -65,6 +68,8 @@ def evaluate(id: str, curves: pd.DataFrame, path: str | Path | None = None) -> V
         said = [f"{len(decided)} of the {claim.min_seeds} seeds needed can be judged."]
     if len(decided) < len(values):
         said.append(f"Undecided on {len(values) - len(decided)} of {len(values)} seeds.")
+    if any(len(cells[name]) < len(runs) for name, runs in found.items()):
+        said.append(f"Seeds under {claim.first_seed} do not count: runs of theirs were known before the rule.")
     if claim.at_best != "confirmed" and tendency == claim.at_best:
         said.append(claim.why_capped)
     return Verdict(

@@ -31,11 +31,15 @@ def attention(q: Tensor, k: Tensor, v: Tensor, n_heads: int, causal: bool = True
     return (drop(scores.softmax(dim=2))[..., None] * v[:, None]).sum(2).reshape(n, s, d)
 
 
-def with_operators(tokens: Tensor, p: int) -> Tensor:
-    """Return tokens `[N, T]` x y … as x ∘ y … =, `[N, 2T]`, where ∘ is token p and = token p + 1."""
+def with_operators(tokens: Tensor, p: int, shown: bool) -> tuple[Tensor, int]:
+    """Return tokens `[N, T]` x y … as x ∘ y … =, `[N, 2T]`, where ∘ is token p and = token p + 1, or as they are if
+    these are not `shown`; and how many positions depend on x alone.
+    """
+    if not shown:
+        return tokens, 1
     marks = torch.full_like(tokens, p)
     marks[:, -1] = p + 1
-    return torch.stack([tokens, marks], dim=2).flatten(1)
+    return torch.stack([tokens, marks], dim=2).flatten(1), 2
 
 
 def run_blocks(blocks: Any, x: Tensor, n_heads: int, causal: bool = True, drop: Drop = keep) -> Tensor:
@@ -161,9 +165,9 @@ class PeriodicBlock(nn.Module):
     def project(self, x: Tensor) -> Tensor:
         return F.linear(self.norm_attention(x), torch.cat([self.W_Q.weight, self.W_K.weight, self.W_V.weight]))
 
-    def finish(self, x: Tensor, mixed: Tensor, drop: Drop = keep) -> Tensor:  # the source has no dropout
-        x = x + drop(self.W_O(mixed))
-        return x + drop(self.W_out(self.norm_mlp(F.relu(self.W_in(self.norm_in(x))))))
+    def finish(self, x: Tensor, mixed: Tensor, _: Drop = keep) -> Tensor:  # the source has no dropout
+        x = x + self.W_O(mixed)
+        return x + self.W_out(self.norm_mlp(F.relu(self.W_in(self.norm_in(x)))))
 
 
 class PeriodicTransformer(nn.Module):
@@ -197,9 +201,7 @@ class PeriodicTransformer(nn.Module):
 
     def forward(self, tokens: Tensor, share: bool = False) -> Tensor:
         """Map tokens `[N, T]` to logits `[N, p]`."""
-        first = 1
-        if self.operator_tokens:
-            tokens, first = with_operators(tokens, self.p), 2
+        tokens, first = with_operators(tokens, self.p, self.operator_tokens)
         return self.W_U(self.norm_final(run_causal(self, self.W_E, self.W_pos, tokens, share, first)))
 
 
@@ -224,9 +226,7 @@ class Decoder(nn.Module):
 
     def forward(self, tokens: Tensor, share: bool = False, key: Tensor | None = None) -> Tensor:
         """Map tokens `[N, T]` to logits `[N, p + 2]`."""
-        first = 1
-        if self.operator_tokens:
-            tokens, first = with_operators(tokens, self.p), 2
+        tokens, first = with_operators(tokens, self.p, self.operator_tokens)
         drop, W_pos = dropout(key, self.dropout), self.get_buffer("W_pos")
         return self.W_U(run_causal(self, self.W_E, W_pos, tokens, share, first, drop))
 

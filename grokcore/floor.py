@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from grokcore import tasks
 from grokcore.program import Program
 
 aten = torch.ops.aten
@@ -67,7 +66,7 @@ class Floor:
 
     def __init__(self, program: Program) -> None:
         self.device, dtype = program.device, program.theta.dtype
-        per_epoch = tasks.steps_per_epoch(program.specs[0])
+        per_epoch = program.specs[0].steps_per_epoch
         shares = (
             {0: 1.0} if program.captures or per_epoch == 1 else {0: 1 - 1 / per_epoch, per_epoch - 1: 1 / per_epoch}
         )

@@ -88,8 +88,7 @@ def front_page(
     found: Evidence, pages: Sequence[Page], waiting: Sequence[Waiting], figure: tuple[str, str] | None, version: str
 ) -> Page:
     """Return the front page of a site with these other pages; `waiting` are those not in it yet."""
-    known = claims.load()
-    sources = yaml.safe_load((repository() / "data" / "sources.yaml").read_text(encoding="utf-8"))
+    known, sources = claims.load(), _sources()
     body = (
         templates()
         .get_template("front.html.j2")
@@ -116,38 +115,29 @@ def front_page(
 def claims_json(found: Evidence) -> str:
     """Return the verdicts on all claims of the sources as JSON: a list of objects, one a claim.
 
-    `interval` is the share of the seeds on which the claim holds, with its 95 % Wilson interval, null without runs;
-    `plan` names the plan of runs behind it. A claim without a rule yet is not settled, and `reason` says so.
+    `interval` is the share of the seeds on which the claim holds (`value`) with its 95 % Wilson interval, null without
+    runs; `plan` is null until plans of runs are committed. A claim without a rule yet is not settled, and `reason` says so.
     """
-    sources = yaml.safe_load((repository() / "data" / "sources.yaml").read_text(encoding="utf-8"))
     known, rows = claims.load(), []
     for id, claim in known.items():
         verdict = found.verdicts[id]
-        holds = list(verdict.values["level"]).count("holds")
-        share = stats.wilson(holds, verdict.n_seeds) if verdict.n_seeds else None
-        interval = None if share is None else {"share": share.value, "low": share.low, "high": share.high}
+        share = stats.wilson(list(verdict.values["level"]).count("holds"), verdict.n_seeds) if verdict.n_seeds else None
         row = {"id": id, "source": claim.source, "statement": claim.statement, "verdict": verdict.verdict}
-        row |= {
-            "measured": verdict.measured,
-            "interval": interval,
-            "n_seeds": verdict.n_seeds,
-            "n_runs": verdict.n_runs,
-        }
-        row |= {"run_ids": verdict.run_ids, "rule_sha256": verdict.rule_sha256, "plan": "cpu"}
-        rows.append(row | {"notebook": claim.notebook, "reason": f"{verdict.reason} {verdict.leaning}".strip()})
-    for id, statement in sources["open"].items():
+        row |= {"measured": verdict.measured, "interval": None if share is None else share._asdict()}
+        row |= {"n_seeds": verdict.n_seeds, "n_runs": verdict.n_runs, "run_ids": verdict.run_ids}
+        row |= {"rule_sha256": verdict.rule_sha256, "plan": None, "notebook": claim.notebook}
+        rows.append(row | {"reason": f"{verdict.reason} {verdict.leaning}".strip()})
+    nothing = {"measured": "", "interval": None, "n_seeds": 0, "n_runs": 0, "run_ids": [], "rule_sha256": None}
+    nothing |= {"plan": None, "notebook": None, "reason": "No rule is written and no run is made yet."}
+    for id, statement in _sources()["open"].items():
         if id not in known:
-            empty = {
-                "verdict": "not settled",
-                "measured": "",
-                "interval": None,
-                "n_seeds": 0,
-                "n_runs": 0,
-                "run_ids": [],
-            }
-            row = {"id": id, "source": id.split("-")[0], "statement": statement, **empty, "rule_sha256": None}
-            rows.append(row | {"plan": None, "notebook": None, "reason": "No rule is written and no run is made yet."})
+            row = {"id": id, "source": id.split("-")[0], "statement": statement, "verdict": "not settled"}
+            rows.append(row | nothing)
     return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+
+
+def _sources() -> dict[str, Any]:
+    return yaml.safe_load((repository() / "data" / "sources.yaml").read_text(encoding="utf-8"))
 
 
 def _row(claim: Any, verdict: claims.Verdict, pages: dict[str, Page]) -> dict[str, Any]:

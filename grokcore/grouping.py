@@ -11,7 +11,6 @@ from typing import Any
 from grokcore.spec import RunSpec
 
 SMALL_STEP, MOST_RUNS = 100_000_000, 16  # operations of a step worth launching, and runs that a CPU takes at once
-LONG = 5_000  # steps of a run from which it pays to train it with others on a CPU
 TRIED = (2, 8)  # numbers of runs whose memory is measured on a GPU
 LONGEST_INTERVAL = 400  # steps between two evaluations, whose batches are on the GPU together
 
@@ -38,9 +37,10 @@ def cpu_groups(specs: Sequence[RunSpec], jobs: int) -> list[list[RunSpec]]:
 def _runs_that_pay(spec: RunSpec) -> int:
     """Return how many runs together make a step of `SMALL_STEP` operations, at most `MOST_RUNS`, on a CPU."""
     from grokcore import models
+    from grokcore.stepping import COMPILE_FROM
 
-    if spec.model.name == "user" or spec.steps < LONG:
-        return 1  # the one may not be one that vmap lifts, the other ends before it pays
+    if spec.model.name == "user" or spec.steps < COMPILE_FROM:
+        return 1  # the one may not be one that vmap lifts, the other is not compiled and ends soon
     n_weights = sum(weight.numel() for weight in models.build(spec).parameters())
     operations = 6 * n_weights * min(spec.batch_size, spec.n_train)  # forward, and twice as many backward
     return min(MOST_RUNS, max(1, SMALL_STEP // operations))

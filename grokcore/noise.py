@@ -26,7 +26,7 @@ def uniform(key: Tensor, place: int, shape: tuple[int, ...]) -> Tensor:
     """Return numbers in [0, 1) of a shape, in steps of 2^-24: a function of key (int64, 0 to 2^32 - 1) and place."""
     positions = torch.arange(math.prod(shape), device=key.device)
     stream = _mix((key + place * 0x9E3779B9) & BITS)
-    return ((_mix(positions ^ stream) >> 8).to(torch.float32) * 2.0**-24).view(shape)
+    return ((_mix(_mix(positions) ^ stream) >> 8).to(torch.float32) * 2.0**-24).view(shape)
 
 
 def normal(key: Tensor, place: int, shape: tuple[int, ...]) -> Tensor:

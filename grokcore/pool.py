@@ -1,4 +1,4 @@
-"""The local pool: a process a core with one run each on a CPU, one process with many runs at once on a GPU.
+"""The local pool: a process a core on a CPU with one run each or several small ones, one process on a GPU with many.
 
 Workers append every evaluation to a file a run in a folder of the sweep, from which its progress is read.
 """

@@ -21,7 +21,7 @@ from grokcore.spec import RunSpec
 from grokcore.stepping import Inputs, Meter, StepGraph, graph_of
 
 UPDATE_NOISE, WEIGHT_NOISE = 1_000_000, 2_000_000  # places of random numbers, apart from those of dropout
-EVALUATION_ROWS = {"mlp": 4096, "lstm": 1024}  # of a forward pass in an evaluation, to stay in a CPU's cache; else 512
+EVALUATION_ROWS = {"mlp": 4096}  # of a forward pass in an evaluation, to stay in a CPU's cache; else 512
 
 
 def program_key(spec: RunSpec) -> tuple[Any, ...]:

@@ -91,6 +91,11 @@ class RunSpec(Part):
         return int(self.alpha * self.task.n_rows)
 
     @property
+    def steps_per_epoch(self) -> int:
+        """Number of batches that make one pass over the training set; the last one may be smaller."""
+        return -(-self.n_train // self.batch_size)
+
+    @property
     def dropout(self) -> float:
         """Dropout rate of the network, 0 where it has none."""
         return getattr(self.model, "dropout", 0.0)
@@ -220,7 +225,7 @@ def pku(network: str = "encoder", alpha: float = 0.4, epochs: int = 2000, **chan
     model, optimizer = PKU[network]
     spec = RunSpec(task=Task(operation="x+y"), model=model, alpha=alpha, optimizer=optimizer)
     spec = replace(spec, **changes)
-    return _in_epochs(spec, epochs, {name: changes[name] for name in ("steps", "warmup") if name in changes})
+    return _in_epochs(spec, epochs, changes)
 
 
 def pku_sum(n_operands: int = 2, epochs: int = 300, **changes: Any) -> RunSpec:
@@ -236,10 +241,10 @@ def pku_sum(n_operands: int = 2, epochs: int = 300, **changes: Any) -> RunSpec:
     task = Task(operation="x+y", p=changes.pop("p", 19), n_operands=n_operands)
     spec = RunSpec(task=task, model=MLPConfig(), alpha=alpha, batch_size=batch, optimizer=optimizer)
     spec = replace(spec, **changes)
-    return _in_epochs(spec, epochs, {name: changes[name] for name in ("steps", "warmup") if name in changes})
+    return _in_epochs(spec, epochs, changes)
 
 
-def _in_epochs(spec: RunSpec, epochs: int, given: dict[str, Any]) -> RunSpec:
-    """Return a run of so many epochs with a warm-up over ten, unless its steps or warm-up are given."""
-    per_epoch = -(-spec.n_train // spec.batch_size)
-    return replace(spec, **{"steps": epochs * per_epoch, "warmup": 10 * per_epoch, **given})
+def _in_epochs(spec: RunSpec, epochs: int, changes: dict[str, Any]) -> RunSpec:
+    """Return a run of so many epochs with a warm-up over ten, unless `changes` gave its steps or warm-up."""
+    lengths = {"steps": epochs * spec.steps_per_epoch, "warmup": 10 * spec.steps_per_epoch}
+    return replace(spec, **{name: value for name, value in lengths.items() if name not in changes})

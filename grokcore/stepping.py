@@ -97,12 +97,9 @@ def graph_of(
     try:
         return CompiledStep(step, inputs, meter, changing)
     except Exception as error:  # from any part of a compiler; what is wrong with the network the plain step will show
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        warnings.warn(
-            f"the step is not compiled and will be slower: {type(error).__name__}: {reason}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        reason = (str(error).strip().splitlines() or [""])[0]
+        message = f"the step is not compiled and will be slower: {type(error).__name__}: {reason}"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
         return None
 
 

@@ -102,11 +102,6 @@ def split(spec: RunSpec) -> tuple[Ints, Ints]:
     return order[: spec.n_train], order[spec.n_train :]
 
 
-def steps_per_epoch(spec: RunSpec) -> int:
-    """Return the number of batches that make one pass over the training set; the last one may be smaller."""
-    return -(-spec.n_train // spec.batch_size)
-
-
 def batches(spec: RunSpec, start: int, stop: int) -> tuple[Ints, Ints]:
     """Return row numbers of the batches of steps start..stop-1, `[K, batch]`, and how many of each count, `[K]`.
 
@@ -114,7 +109,7 @@ def batches(spec: RunSpec, start: int, stop: int) -> tuple[Ints, Ints]:
     the table.
     """
     train_rows, _ = split(spec)
-    per_epoch, size = steps_per_epoch(spec), min(spec.batch_size, spec.n_train)
+    per_epoch, size = spec.steps_per_epoch, min(spec.batch_size, spec.n_train)
     rows, counts = np.zeros((stop - start, size), dtype=np.int64), np.zeros(stop - start, dtype=np.int64)
     epoch, order = -1, train_rows
     for step in range(start, stop):

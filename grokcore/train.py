@@ -91,7 +91,7 @@ def _rows(step: int, program: Program) -> dict[str, Row]:
     values |= program.meter.read()
     rows = {}
     for run, spec in enumerate(program.specs):
-        position = {"step": step, "epoch": step / tasks.steps_per_epoch(spec)}
+        position = {"step": step, "epoch": step / spec.steps_per_epoch}
         rows[spec.id] = position | {name: float(value[run]) for name, value in values.items()}
     return rows
 

@@ -5,6 +5,7 @@ from made_up import jump, made
 
 import grokcore as gc
 from grokcore import claim_words, claims
+from grokcore.store import repository
 
 IDS = [f"msu-{k}" for k in range(1, 13)] + [f"periodic-{k}" for k in range(1, 8)]
 
@@ -55,6 +56,17 @@ def test_every_run_answers_some_claim(all_runs):
         with_drops.loc[(with_drops["step"] == at) & (with_drops["layernorm"] == True), "train_accuracy"] = 0.2  # noqa: E712
     used = {run for id in IDS for run in claims.evaluate(id, with_drops).run_ids}
     assert used == set(all_runs["run"])
+
+
+def test_seeds_that_were_known_before_the_rule_do_not_count(tmp_path):
+    content = repository() / "data" / "claims.yaml"
+    late = content.read_text().replace("    min_seeds: 3\n", "    min_seeds: 3\n    first_seed: 2\n", 1)  # msu-1
+    (tmp_path / "claims.yaml").write_text(late)
+    curves = seeds(4000, 4000, 4000, 4000, 4000)
+    found = claims.evaluate("msu-1", curves, tmp_path / "claims.yaml")
+    assert list(found.values["seed"]) == [2, 3, 4] and found.verdict == "confirmed" and found.n_runs == 3
+    assert "Seeds under 2 do not count" in found.reason
+    assert found.rule_sha256 != claims.evaluate("msu-1", curves).rule_sha256
 
 
 def test_without_any_run_every_claim_is_not_settled_and_names_what_is_missing(all_runs):

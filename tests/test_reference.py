@@ -42,7 +42,7 @@ def test_networks_have_the_same_gradients(both: tuple[reference.PlainGrokformer,
 def test_every_epoch_ends_with_the_whole_validation_set(spec: RunSpec) -> None:
     torch.manual_seed(0)
     rows = list(reference.train_plainly(replace(spec, precision="float32")))
-    per_epoch = tasks.steps_per_epoch(spec)
+    per_epoch = spec.steps_per_epoch
     assert len(rows) == 30 and 30 % per_epoch == 0
     assert [i for i, row in enumerate(rows, 1) if "val_loss" in row] == list(range(per_epoch, 31, per_epoch))
     assert all({"loss", "accuracy"} <= row.keys() for row in rows)

@@ -198,7 +198,7 @@ def test_a_larger_fraction_contains_the_smaller_training_set() -> None:
 @pytest.mark.parametrize(("batch_size", "sizes"), [(16, [16, 16, 12]), (22, [22, 22]), (44, [44]), (500, [44])])
 def test_every_epoch_visits_every_training_row_once(batch_size: int, sizes: list[int]) -> None:
     spec = replace(TINY, batch_size=batch_size)
-    n = tasks.steps_per_epoch(spec)
+    n = spec.steps_per_epoch
     assert n == len(sizes)
     rows, counts = tasks.batches(spec, 0, 4 * n)
     epochs = []
