@@ -116,7 +116,7 @@ def claims_json(found: Evidence) -> str:
     """Return the verdicts on all claims of the sources as JSON: a list of objects, one a claim.
 
     `interval` is the share of the seeds on which the claim holds (`value`) with its 95 % Wilson interval, null without
-    runs; `plan` is null until plans of runs are committed. A claim without a rule yet is not settled, and `reason` says so.
+    runs; `plan` is null until plans of runs are committed. A claim without a rule yet is not settled; `reason` says so.
     """
     known, rows = claims.load(), []
     for id, claim in known.items():
