@@ -69,6 +69,19 @@ def smoother(cells: Cells, rough: list[str], smooth: dict[str, list[str]]) -> Fi
     return parts, values
 
 
+def quieter(cells: Cells) -> Finding:
+    """Judge whether accuracies fall less and batch losses scatter less, after the fit, in cell `two` than in `four`."""
+    less, more = falls_over_same_steps(cells["two"], cells["four"])
+    spread = {name: scatter(curve) for name, curve in cells.items()}
+    parts: Parts = {
+        "accuracies fall less": bool(less < more) if np.isfinite([less, more]).all() else None,
+        "losses scatter less": spread["two"] < spread["four"] if np.isfinite(list(spread.values())).all() else None,
+    }
+    values: Values = {"two_falls": less, "four_falls": more}
+    values |= {f"{name}_scatter": value for name, value in spread.items()}
+    return parts, values | {f"{name}_val": time(run_summary(curve), VAL) for name, curve in cells.items()}
+
+
 def unstable_at_small_alpha(cells: Cells) -> Finding:
     """Judge whether `small` is less stable than `larger` while it trains, and does not generalise within the budget."""
     small, larger = run_summary(cells["small"]), run_summary(cells["larger"])
@@ -92,7 +105,7 @@ def grokking_with_operands(cells: Cells, sums: list[str], above: str) -> Finding
     parts["weaker"] = max(delays) < runs[above]["grok_delay"] if known else None
     pairs = list(zip(sums, sums[1:], strict=False))
     parts["later in steps"] = all(later(runs[b], runs[a], of) for a, b in pairs for of in (FITTED, VAL))
-    parts["later in epochs"] = all(_later_in_epochs(cells, runs, a, b, of) for a, b in pairs for of in (FITTED, VAL))
+    parts["later in epochs"] = all(later_in_epochs(cells, runs, a, b, of) for a, b in pairs for of in (FITTED, VAL))
     values: Values = {f"{name}_delay": runs[name]["grok_delay"] for name in runs}
     for name in sums:
         for title, of in (("train", FITTED), ("val", VAL)):
@@ -123,7 +136,7 @@ def harder_with_p(cells: Cells) -> Finding:
     pairs = list(zip(cells, list(cells)[1:], strict=False))
     parts: Parts = {
         "later in steps": all(later(runs[b], runs[a], VAL) for a, b in pairs),
-        "later in epochs": all(_later_in_epochs(cells, runs, a, b, VAL) for a, b in pairs),
+        "later in epochs": all(later_in_epochs(cells, runs, a, b, VAL) for a, b in pairs),
     }
     values: Values = {}
     for name, run in runs.items():
@@ -165,9 +178,17 @@ def _epoch(curve: pd.DataFrame, run: dict[str, Any], of: str) -> tuple[float, fl
     return float(run[of]) / steps_per_epoch(curve), float(run["steps"]) / steps_per_epoch(curve)
 
 
-def _later_in_epochs(cells: Cells, runs: dict[str, dict[str, Any]], a: str, b: str, of: str) -> bool:
+def later_in_epochs(cells: Cells, runs: dict[str, dict[str, Any]], a: str, b: str, of: str) -> bool:
     """Return whether cell b crosses in a later epoch than cell a: in a later bracket, or not within a longer budget."""
     if not reached(runs[a], of):
         return False
     before = runs[b][f"{of}_after" if reached(runs[b], of) else "steps"]
     return bool(before / steps_per_epoch(cells[b]) >= runs[a][of] / steps_per_epoch(cells[a]))
+
+
+def scatter(curve: pd.DataFrame) -> float:
+    """Return the median, from the fit on, of how many powers of ten apart the batch losses of an interval lie."""
+    after = column(curve, "step") > run_summary(curve)[FITTED]
+    apart = np.log10(column(curve, "batch_loss_max")[after] / column(curve, "batch_loss_min")[after])
+    apart = apart[np.isfinite(apart)]
+    return float(np.median(apart)) if len(apart) else np.nan

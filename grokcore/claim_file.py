@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from grokcore import claim_cycles, claim_epochs, claim_times, claim_weights
+from grokcore import claim_cycles, claim_epochs, claim_fractions, claim_grid, claim_times, claim_weights
 from grokcore.claim_times import Finding
 from grokcore.claim_words import ClaimsError, listed, nearest
 from grokcore.store import repository
@@ -25,6 +25,7 @@ STATISTICS: dict[str, Callable[..., Finding]] = {
         claim_times.delayed_generalisation,
         claim_times.groks_in_every_cell,
         claim_times.sudden_generalisation,
+        claim_times.fills_in,
         claim_times.symmetric_before_asymmetric,
         claim_times.sooner_with_alpha,
         claim_times.worse_than_neighbour,
@@ -35,6 +36,7 @@ STATISTICS: dict[str, Callable[..., Finding]] = {
         claim_weights.decay_is_the_key,
         claim_weights.validation_loss_shape,
         claim_weights.descent_along_a_ray,
+        claim_weights.few_frequencies,
         claim_cycles.drops_with_jumps,
         claim_cycles.saw_tooth,
         claim_cycles.effective_gradient_falls,
@@ -44,10 +46,21 @@ STATISTICS: dict[str, Callable[..., Finding]] = {
         claim_epochs.events_at_epochs,
         claim_epochs.brief_dips,
         claim_epochs.smoother,
+        claim_epochs.quieter,
         claim_epochs.unstable_at_small_alpha,
         claim_epochs.grokking_with_operands,
         claim_epochs.validation_falls_while_training_rises,
         claim_epochs.harder_with_p,
+        claim_fractions.no_grokking_in_any,
+        claim_fractions.too_little_and_too_much,
+        claim_fractions.sooner_in_every_table,
+        claim_fractions.operations_differ,
+        claim_fractions.weight_decay_saves_data,
+        claim_grid.converges_nowhere,
+        claim_grid.converges_only_from,
+        claim_grid.converges_below,
+        claim_grid.u_shaped,
+        claim_grid.rises_exponentially,
     )
 }
 
@@ -124,14 +137,17 @@ def _claim(entry: Any, content: dict[str, Any], where: str) -> Claim:
     if source not in content["sources"] or source not in content["settings"]:
         raise ClaimsError(f"{where}: source {source!r} is not among sources and settings: {listed(content['sources'])}")
     try:
-        cells = {name: {**content["settings"][source], **(new or {})} for name, new in entry.get("cells", {}).items()}
+        wanted = {name: cell for given, new in entry.get("cells", {}).items() for name, cell in _each(given, new or {})}
+        cells = {name: {**content["settings"][source], **cell} for name, cell in wanted.items()}
         known = {"citation": content["sources"][source], "share": content["verdict_rule"]["share"], "cells": cells}
         claim = Claim.model_validate({**entry, **known})
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise ClaimsError(f"{where}: {wrong}") from None
-    except (TypeError, AttributeError, KeyError) as error:
-        raise ClaimsError(f"{where}: settings, cells and verdict_rule must be mappings ({error!r})") from None
+    except (TypeError, AttributeError, KeyError, ValueError) as error:
+        raise ClaimsError(
+            f"{where}: settings, cells, verdict_rule must be mappings, lists under `each` of one length ({error!r})"
+        ) from None
     if claim.statistic not in STATISTICS:
         raise ClaimsError(f"{where}: unknown statistic {claim.statistic!r}; {nearest(claim.statistic, STATISTICS)}")
     try:
@@ -142,3 +158,14 @@ def _claim(entry: Any, content: dict[str, Any], where: str) -> Claim:
         if not isinstance(cell.get("budget"), int) or cell["budget"] < 1:
             raise ClaimsError(f"{where}, cell {name}: budget must be a number of steps, got {cell.get('budget')!r}")
     return claim
+
+
+def _each(name: str, cell: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield a cell by name, or those that its lists under `each` stand for, named after the first list's values."""
+    lists = cell.get("each")
+    if lists is None:
+        yield name, cell
+        return
+    same = {key: value for key, value in cell.items() if key != "each"}
+    for values in zip(*lists.values(), strict=True):
+        yield f"{name}, {values[0]:g}", {**same, **dict(zip(lists, values, strict=True))}

@@ -69,6 +69,13 @@ def sudden_generalisation(cells: Cells, low: float, high: float) -> Finding:
     return parts, values | {"wait": wait, "rise": rise, "best": run["best_val_accuracy"]}
 
 
+def fills_in(cells: Cells) -> Finding:
+    """Judge whether the run in cell `main` comes to answer every hidden row right at once."""
+    run = run_summary(cells["main"])
+    values: Values = {"train": time(run, FITTED), "all": time(run, "val_100_first"), "best": run["best_val_accuracy"]}
+    return {"every hidden entry": reached(run, "val_100_first")}, values
+
+
 def symmetric_before_asymmetric(cells: Cells) -> Finding:
     """Judge whether the cell `symmetric` is reached first and `asymmetric` not at all."""
     symmetric, asymmetric = run_summary(cells["symmetric"]), run_summary(cells["asymmetric"])

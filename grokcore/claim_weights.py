@@ -7,6 +7,8 @@ import numpy as np
 from grokcore.analysis import Outcome, column, deepest_fall, run_summary
 from grokcore.claim_times import FITTED, VAL, Cells, Finding, Parts, Values, reached, time
 
+FOURIER = "fourier:"
+
 
 def norm_rise_and_fall(
     cells: Cells, norm: str, start: float, visible: float, onset: float, near: float, fall: float
@@ -115,3 +117,20 @@ def radial_share(norm: np.ndarray, cosine: np.ndarray) -> np.ndarray:
     turned = 2 * a * b * (1 - np.minimum(cosine, 1.0))
     moved = (a - b) ** 2 + turned
     return np.where(moved > 0, (a - b) ** 2 / np.where(moved > 0, moved, 1.0), 1.0)
+
+
+def few_frequencies(cells: Cells, share: float, enough: float, needed: float) -> Finding:
+    """Judge whether a few waves hold the embedding, answer alone, and cannot be done without (`grokcore.fourier`)."""
+    curve, names = cells["main"], ("key_share", "restricted_val_accuracy", "excluded_val_accuracy")
+    columns = [f"{FOURIER}{name}" for name in names]
+    titles = ("few hold the embedding", "they are enough", "they are needed")
+    lacking = any(name not in curve or np.isnan(column(curve, name)).all() for name in columns)
+    if lacking or not reached(run_summary(curve), VAL):
+        return dict.fromkeys(titles, None), dict.fromkeys((*names, "key_share_start", "n_keys"), np.nan)
+    found = {name: curve[at].dropna() for name, at in zip(names, columns, strict=True)}
+    values: Values = {name: float(series.iloc[-1]) for name, series in found.items()}
+    values["key_share_start"] = float(found["key_share"].iloc[0])
+    values["n_keys"] = float(curve[f"{FOURIER}n_keys"].dropna().iloc[-1])
+    key_share, alone, without = (values[name] for name in names)
+    tests = (key_share >= share, alone >= enough, without <= needed)
+    return dict(zip(titles, map(bool, tests), strict=True)), values

@@ -13,6 +13,7 @@ from grokcore.stats import median_time, wilson
 
 PART = "part: "
 BUDGET = "_budget"
+MOST_GAPS = 6
 SHOWN = ("operation", "alpha", "optimizer", "weight_decay")
 
 
@@ -104,7 +105,8 @@ def gaps(cells: dict[str, dict[int, Any]], wanted: dict[str, dict[str, Any]]) ->
         if lacking or not runs:
             which = f"seed {', '.join(lacking)} of " if runs else ""
             said.append(f"{which}{name} ({describe(wanted[name])})")
-    return f"Missing runs: {'; '.join(said)}." if said else ""
+    more = f"; and of {len(said) - MOST_GAPS} more cells" if len(said) > MOST_GAPS else ""
+    return f"Missing runs: {'; '.join(said[:MOST_GAPS])}{more}." if said else ""
 
 
 def describe(cell: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from grokcore.claim_file import Claim as Claim
 from grokcore.claim_file import Judgement
 from grokcore.claim_file import load as load
 from grokcore.claim_times import Parts, Values
+from grokcore.claim_weights import FOURIER
 from grokcore.claim_words import BUDGET, PART, counted, fill, gaps, listed, nearest
 from grokcore.claim_words import ClaimsError as ClaimsError
 
@@ -82,7 +83,7 @@ def evaluate(id: str, curves: pd.DataFrame, path: str | Path | None = None) -> V
         n_runs=len(ids),
         n_seeds=len(decided),
         run_ids=ids,
-        reason=" ".join([*said, gaps(cells, claim.cells)]).strip(),
+        reason=" ".join([*said, gaps(cells, claim.cells) if verdict == "not settled" else ""]).strip(),
         leaning=f"Leans to {tendency}: {shown}." if shown and verdict == "not settled" else "",
         rule_sha256=claim.rule_sha256,
     )
@@ -115,12 +116,26 @@ def with_invariance(curves: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFram
     return joined
 
 
+def with_fourier(curves: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    """Return the curves with what `fourier.measured` gives one number a step of, as power-6 reads it.
+
+    Every such measure becomes a column `fourier:<measure>`, with values at the steps whose weights were kept, and
+    `fourier:n_keys` the number of key frequencies.
+    """
+    single = measured.loc[measured["frequency"] == 0]
+    wide = single.pivot(index=["run", "step"], columns="measure", values="value").add_prefix(FOURIER)
+    keys = measured.loc[measured["measure"] == "key"].groupby("run").size().rename(f"{FOURIER}n_keys")
+    wide = wide.join(keys, on="run").fillna({f"{FOURIER}n_keys": 0})
+    return curves.merge(wide, left_on=["run", "step"], right_index=True, how="left")
+
+
 def select(cell: dict[str, Any], curves: pd.DataFrame) -> dict[int, pd.DataFrame]:
     """Return, for each seed, the curve of a run that matches a cell, cut at the cell's budget, its `steps` set to it.
 
     A run matches if its budget is no smaller, all columns named in the cell have its values (None: any) and it
-    reached the cell's budget or overflowed on the way. Of several with one seed the longest is taken. Rows whose
-    weights are not finite are left out. Raises ClaimsError if the frame lacks a column.
+    reached the cell's budget or overflowed on the way; stopped early after it had generalised, if the cell names
+    `early_stop`. Of several with one seed the longest is taken. Rows whose weights are not finite are left out. Raises
+    ClaimsError if the frame lacks a column.
     """
     budget, wanted = cell["budget"], {k: v for k, v in cell.items() if k != "budget" and v is not None}
     lacking = [name for name in ("run", "seed", "steps", "step", "status", *wanted) if name not in curves]
@@ -129,7 +144,8 @@ def select(cell: dict[str, Any], curves: pd.DataFrame) -> dict[int, pd.DataFrame
     ends = curves.drop_duplicates("run", keep="last").to_dict("records")
     chosen: dict[int, pd.DataFrame] = {}
     for end in sorted(ends, key=lambda end: (-end["steps"], str(end["run"]))):
-        complete = end["steps"] >= budget and (end["step"] >= budget or end["status"] == "nonfinite")
+        over = end["status"] == "nonfinite" or (end["status"] == "stopped early" and "early_stop" in wanted)
+        complete = end["steps"] >= budget and (end["step"] >= budget or over)
         if end["seed"] in chosen or not complete or not all(_same(end[name], wanted[name]) for name in wanted):
             continue
         curve = curves.loc[(curves["run"] == end["run"]) & (curves["step"] <= budget)]

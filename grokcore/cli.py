@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from grokcore import __version__, bench, invariance, manifest, plan, pool, report, terminal
+from grokcore import __version__, bench, fourier, invariance, manifest, plan, pool, report, terminal
 from grokcore.architectures import MODELS
 from grokcore.parts import OPERATIONS, OPTIMIZERS, SpecError, nearest
 from grokcore.spec import RunSpec, msu, periodic, replace
@@ -269,6 +269,7 @@ def _record(given: argparse.Namespace) -> int:
         )
     packed = store.pack(planned.path.stem, [spec.id for spec in planned.specs])
     invariance.record(store, planned.specs)
+    fourier.record(store, planned.specs)
     print(f"recorded {len(packed)} runs in {store.records / planned.path.stem}.parquet")
     return 0
 

@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from grokcore import analysis, claims, invariance, plots, stats, style
+from grokcore import analysis, claims, fourier, invariance, plots, stats, style
 from grokcore.pages import Page, templates
 from grokcore.spec import msu
 from grokcore.store import Store, repository
@@ -58,6 +58,10 @@ def evidence(store: Store, runs: Sequence[str]) -> Evidence:
     measured = measured.loc[measured["run"].isin(curves["run"])]
     if len(measured):
         curves = claims.with_invariance(curves, measured)
+    spectra = fourier.recorded(store)
+    spectra = spectra.loc[spectra["run"].isin(curves["run"])]
+    if len(spectra):
+        curves = claims.with_fourier(curves, spectra)
     steps = sum(int(record.curve["step"].to_numpy().max()) for record in records)
     hours = sum(float(record.provenance["seconds"]) for record in records) / 3600
     return Evidence(curves, len(records), steps, hours)

@@ -150,7 +150,6 @@ class SGD(Part):
     nesterov: bool = False
     warmup: int = Field(default=0, ge=0)
     warmup_start: float = Field(default=0.0, ge=0, le=1)
-    warmup_start: float = Field(default=0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _needs_momentum(self) -> SGD:
