@@ -70,14 +70,20 @@ def smoother(cells: Cells, rough: list[str], smooth: dict[str, list[str]]) -> Fi
 
 
 def quieter(cells: Cells) -> Finding:
-    """Judge whether accuracies fall less and batch losses scatter less, after the fit, in cell `two` than in `four`."""
-    less, more = falls_over_same_steps(cells["two"], cells["four"])
-    spread = {name: scatter(curve) for name, curve in cells.items()}
+    """Judge whether accuracies fall less and batch losses scatter less in cell `two` than in `four`.
+
+    Both are of the same steps: from the later fit to the last step that both runs have.
+    """
+    last = min(curve["step"].iloc[-1] for curve in cells.values())
+    same = {name: curve.loc[curve["step"] <= last] for name, curve in cells.items()}
+    since = float(np.max([run_summary(curve)[FITTED] for curve in same.values()]))  # NaN if one does not fit
+    fell = {name: falls(curve, since) for name, curve in same.items()}
+    spread = {name: scatter(curve, since) for name, curve in same.items()}
     parts: Parts = {
-        "accuracies fall less": bool(less < more) if np.isfinite([less, more]).all() else None,
+        "accuracies fall less": None if np.isnan(since) else fell["two"] < fell["four"],
         "losses scatter less": spread["two"] < spread["four"] if np.isfinite(list(spread.values())).all() else None,
     }
-    values: Values = {"two_falls": less, "four_falls": more}
+    values: Values = {f"{name}_falls": value for name, value in fell.items()}
     values |= {f"{name}_scatter": value for name, value in spread.items()}
     return parts, values | {f"{name}_val": time(run_summary(curve), VAL) for name, curve in cells.items()}
 
@@ -158,10 +164,12 @@ def onset(curve: pd.DataFrame, run: dict[str, Any], rise: float) -> float:
     return float(steps[risen[0]]) if len(risen) else np.nan
 
 
-def falls(curve: pd.DataFrame) -> float:
-    """Return how far both accuracies fall in all from one evaluation to the next, from the fit on, or NaN without."""
-    run = run_summary(curve)
-    after = column(curve, "step") >= run[FITTED]
+def falls(curve: pd.DataFrame, since: float | None = None) -> float:
+    """Return how far both accuracies fall in all from one evaluation to the next, from a step (default: the fit) on.
+
+    NaN if the run does not fit, or the step is NaN.
+    """
+    after = column(curve, "step") >= (run_summary(curve)[FITTED] if since is None else since)
     if not after.any():
         return np.nan
     changes = [np.diff(column(curve, f"{side}_accuracy")[after]) for side in ("train", "val")]
@@ -186,9 +194,10 @@ def later_in_epochs(cells: Cells, runs: dict[str, dict[str, Any]], a: str, b: st
     return bool(before / steps_per_epoch(cells[b]) >= runs[a][of] / steps_per_epoch(cells[a]))
 
 
-def scatter(curve: pd.DataFrame) -> float:
-    """Return the median, from the fit on, of how many powers of ten apart the batch losses of an interval lie."""
-    after = column(curve, "step") > run_summary(curve)[FITTED]
-    apart = np.log10(column(curve, "batch_loss_max")[after] / column(curve, "batch_loss_min")[after])
+def scatter(curve: pd.DataFrame, since: float) -> float:
+    """Return the median, after a step, of how many powers of ten apart the batch losses of an interval lie, or NaN."""
+    after = column(curve, "step") > since
+    with np.errstate(divide="ignore", invalid="ignore"):  # a loss of 0 is no power of ten
+        apart = np.log10(column(curve, "batch_loss_max")[after] / column(curve, "batch_loss_min")[after])
     apart = apart[np.isfinite(apart)]
     return float(np.median(apart)) if len(apart) else np.nan

@@ -14,6 +14,7 @@ from grokcore.analysis import run_summary
 from grokcore.claim_epochs import SEEN, later_in_epochs, steps_per_epoch
 from grokcore.claim_times import Cells, Finding, Parts, Values, reached
 
+ROUNDING = 1e-6  # of an accuracy stored in single precision
 Runs = dict[str, dict[str, Any]]
 
 
@@ -79,9 +80,10 @@ def u_shaped(cells: Cells, exception: str) -> Finding:
 
 def rises_exponentially(cells: Cells, enough: float, drop: float, r_squared: float) -> Finding:
     """Judge whether every configuration's best validation accuracy grows to `enough` with the fraction, and its errors
-    shrink exponentially: the logarithm of their share is linear in it, with that R² at least.
+    shrink exponentially: the logarithm of their share falls linearly in it, with that R² at least.
 
-    No error at all counts as half a row. A configuration whose errors do not change says nothing of the form.
+    No error at all counts as half a row. A configuration whose errors do not change says nothing of the form; if they
+    do not fall with the fraction, R² is given as 0.
     """
     best: dict[str, np.ndarray] = {}
     fits: dict[str, float] = {}
@@ -89,12 +91,14 @@ def rises_exponentially(cells: Cells, enough: float, drop: float, r_squared: flo
         best[configuration] = np.array([run_summary(cells[name])["best_val_accuracy"] for name in names])
         half_a_row = np.array([0.5 / cells[name]["n_val"].iloc[0] for name in names])
         errors = np.log(np.maximum(1 - best[configuration], half_a_row))
-        fits[configuration] = float(np.corrcoef([fraction(name) for name in names], errors)[0, 1] ** 2)
-        fits[configuration] = fits[configuration] if np.ptp(best[configuration]) > 0 else np.nan
+        fits[configuration] = np.nan
+        if np.ptp(best[configuration]) > ROUNDING and np.ptp(errors) > 0:
+            falling = min(np.corrcoef([fraction(name) for name in names], errors)[0, 1], 0.0)
+            fits[configuration] = float(falling**2)
     known = [fit for fit in fits.values() if np.isfinite(fit)]
     parts: Parts = {
         "to 100 %": all(values[-1] >= enough for values in best.values()),
-        "rises": all((np.diff(values) >= -drop).all() for values in best.values()),
+        "rises": all((np.diff(values) >= -drop - ROUNDING).all() for values in best.values()),
         "exponentially": min(known) >= r_squared if known else None,
     }
     values: Values = {f"{name}_fit": fit for name, fit in fits.items()}

@@ -124,13 +124,12 @@ def few_frequencies(cells: Cells, share: float, enough: float, needed: float) ->
     curve, names = cells["main"], ("key_share", "restricted_val_accuracy", "excluded_val_accuracy")
     columns = [f"{FOURIER}{name}" for name in names]
     titles = ("few hold the embedding", "they are enough", "they are needed")
-    lacking = any(name not in curve or np.isnan(column(curve, name)).all() for name in columns)
+    lacking = any(name not in curve or np.isnan(column(curve, name)[-1]) for name in columns)
     if lacking or not reached(run_summary(curve), VAL):
         return dict.fromkeys(titles, None), dict.fromkeys((*names, "key_share_start", "n_keys"), np.nan)
     found = {name: curve[at].dropna() for name, at in zip(names, columns, strict=True)}
-    values: Values = {name: float(series.iloc[-1]) for name, series in found.items()}
+    key_share, alone, without = (float(found[name].iloc[-1]) for name in names)
+    values: Values = dict(zip(names, (key_share, alone, without), strict=True))
     values["key_share_start"] = float(found["key_share"].iloc[0])
     values["n_keys"] = float(curve[f"{FOURIER}n_keys"].dropna().iloc[-1])
-    key_share, alone, without = (values[name] for name in names)
-    tests = (key_share >= share, alone >= enough, without <= needed)
-    return dict(zip(titles, map(bool, tests), strict=True)), values
+    return dict(zip(titles, (key_share >= share, alone >= enough, without <= needed), strict=True)), values

@@ -100,7 +100,7 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
         said, measured = (re.sub(r"([\\*_|`$])", r"\\\1", text) for text in (v.statement, measured))
         rows.append(f"| {v.id} | {said} | **{v.verdict}** | {measured} |")
     if not any(v.n_runs for v in verdicts):
-        rows += ["", "*None of these runs has the source's settings: the verdicts need the paper scale.*"]
+        rows += ["", "*None of these runs has the source's settings: the verdicts need those of a plan.*"]
     return "\n".join(rows)
 
 
@@ -144,7 +144,7 @@ def select(cell: dict[str, Any], curves: pd.DataFrame) -> dict[int, pd.DataFrame
     ends = curves.drop_duplicates("run", keep="last").to_dict("records")
     chosen: dict[int, pd.DataFrame] = {}
     for end in sorted(ends, key=lambda end: (-end["steps"], str(end["run"]))):
-        over = end["status"] == "nonfinite" or (end["status"] == "stopped early" and "early_stop" in wanted)
+        over = end["status"] == "nonfinite" or (end["status"] == "stopped early" and "early_stop" in cell)
         complete = end["steps"] >= budget and (end["step"] >= budget or over)
         if end["seed"] in chosen or not complete or not all(_same(end[name], wanted[name]) for name in wanted):
             continue

@@ -9,7 +9,8 @@ the numbers 1 to p - 1 in the order of the powers of a primitive root.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,10 +22,22 @@ from grokcore.spec import RunSpec
 from grokcore.store import RecordError, Store
 
 FILE = "fourier.csv"
-COLUMNS = ["run", "step", "measure", "frequency", "value"]
+TYPES: dict[Any, Any] = {"run": str, "step": int, "measure": str, "frequency": int, "value": float}
+COLUMNS = list(TYPES)
 KEY = 3.0  # a key frequency holds at least so many times its equal share of the power
 SIGNS = {"x+y": 1, "x-y": -1, "x*y": 1, "x/y": -1}
+LOGARITHMIC = ("x*y", "x/y")
+NETWORKS = ("grokformer", "periodic", "decoder")  # whose weights hold the embedding as the table W_E
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+def steps_kept(budget: int) -> list[int]:
+    """Return about 20 of a run's evaluations at which to keep its weights: 0, then by factors of √2 up to its end."""
+    evaluated = np.array(tasks.evaluation_steps(budget)[1:])
+    wanted = budget / 2.0 ** (np.arange(19) / 2)
+    return sorted({0, *(int(evaluated[np.argmin(np.abs(np.log(evaluated / step)))]) for step in wanted)})
 
 
 def primitive_root(p: int) -> int:
@@ -34,16 +47,16 @@ def primitive_root(p: int) -> int:
     return next(g for g in range(1, p) if len({pow(g, k, p) for k in range(p - 1)}) == p - 1)
 
 
-def order(operation: str, p: int, logarithmic: bool | None = None) -> NDArray[np.int64]:
+def order(operation: str, p: int, logarithmic: bool | None = None) -> Ints:
     """Return the numbers `[n]` in the order in which the operation is addition modulo n.
 
     That is 0 to p - 1 for x+y and x-y, and the powers of a primitive root for x*y and x/y, unless `logarithmic` says.
-    Raises SpecError for an operation that is no addition in either order.
+    Raises SpecError for an operation that is no addition in either order, and for logarithms modulo no prime.
     """
     if operation not in SIGNS:
         raise SpecError(f"the Fourier picture is that of {', '.join(SIGNS)}; given {operation!r}")
     if logarithmic is None:
-        logarithmic = operation in ("x*y", "x/y")
+        logarithmic = operation in LOGARITHMIC
     if not logarithmic:
         return np.arange(p)
     g = primitive_root(p)
@@ -51,16 +64,25 @@ def order(operation: str, p: int, logarithmic: bool | None = None) -> NDArray[np
 
 
 def spectrum(rows: Floats) -> Floats:
-    """Return the share `[n // 2]` of each frequency k = 1 … n // 2 in the power of rows `[n, D]`, the mean left out."""
+    """Return the share `[n // 2]` of each frequency k = 1 … n // 2 in the power of rows `[n, D]`, the mean left out.
+
+    Rows that are all the same have no power, and every share is 0.
+    """
     n = len(rows)
     power = (np.abs(np.fft.rfft(np.asarray(rows, dtype=np.float64), axis=0)) ** 2).sum(1)[1:]
     power[: (n - 1) // 2] *= 2  # every frequency but n/2 stands for itself and its mirror image
-    return power / power.sum()
+    return power / max(power.sum(), np.finfo(np.float64).tiny)
 
 
-def key_frequencies(shares: Floats) -> list[int]:
-    """Return the frequencies that hold at least `KEY` times an equal share of a spectrum `[K]`."""
-    return [k + 1 for k in np.flatnonzero(shares >= KEY / len(shares))]
+def equal_shares(n: int) -> Floats:
+    """Return the shares `[n // 2]` where all waves are alike: cosine and sine of a frequency, at n/2 cosine alone."""
+    waves = np.where(2 * np.arange(1, n // 2 + 1) == n, 1.0, 2.0)
+    return waves / (n - 1)
+
+
+def key_frequencies(shares: Floats, n: int) -> list[int]:
+    """Return the frequencies that hold at least `KEY` times their equal share of a spectrum `[n // 2]`."""
+    return [int(k) + 1 for k in np.flatnonzero(shares >= KEY * equal_shares(n))]
 
 
 def split_logits(logits: Floats, keys: Sequence[int], sign: int = 1) -> tuple[Floats, Floats]:
@@ -83,38 +105,42 @@ def measure(spec: RunSpec, weights: Mapping[int, Mapping[str, np.ndarray]]) -> p
     """Return what the weights of a run show, by step: a frame with the columns of `COLUMNS`.
 
     `share` is the spectrum of the embedding in the order of the operation, `share_other` in the other order (of x+y
-    the logarithmic one), both by frequency; `key_share` the part that the key frequencies of the last step hold;
-    `{full,restricted,excluded}_{train,val}_{accuracy,loss}` are of the logits as they are and of their two parts.
-    Raises SpecError for an operation that is no addition.
+    the logarithmic one, where p is prime), both by frequency; `key` names the key frequencies of the last step, and
+    `key_share` is the part that they hold; `{full,restricted,excluded}_{train,val}_{accuracy,loss}` are of the logits
+    as they are and of their two parts, on the rows whose numbers are in the order (for x*y those without 0).
+    Raises SpecError for an operation that is no addition and for a network without the table `W_E`.
     """
     import torch
     from torch.func import functional_call
 
     from grokcore import models
 
+    if refused := _refused(spec):
+        raise SpecError(refused)
     task = spec.task
-    numbers, sign = order(task.operation, task.p), SIGNS.get(task.operation, 1)
-    others = order(task.operation, task.p, logarithmic=len(numbers) == task.p)
-    tokens, labels, train = _table(spec, numbers)
-    network = models.build(spec)
-    last = weights[max(weights)]
-    keys = key_frequencies(spectrum(last["W_E"][numbers]))
-    rows: list[tuple[int, str, int, float]] = [(max(weights), "key", k, 1.0) for k in keys]
+    numbers, sign = order(task.operation, task.p), SIGNS[task.operation]
+    n, natural = len(numbers), task.operation not in LOGARITHMIC
+    orders = {"share": numbers}
+    if is_prime(task.p):
+        orders["share_other"] = order(task.operation, task.p, logarithmic=natural)
+    tokens, labels, sides = _table(spec, numbers, sign)
+    network, last = models.build(spec), max(weights)
+    keys = key_frequencies(spectrum(weights[last]["W_E"][numbers]), n)
+    rows: list[tuple[int, str, int, float]] = [(last, "key", k, 1.0) for k in keys]
     for step, named in weights.items():
-        shares = spectrum(named["W_E"][numbers])
-        rows += [(step, "share", k, share) for k, share in enumerate(shares, start=1)]
-        rows += [(step, "share_other", k, share) for k, share in enumerate(spectrum(named["W_E"][others]), start=1)]
-        rows.append((step, "key_share", 0, float(sum(shares[k - 1] for k in keys))))
+        shares = {name: spectrum(named["W_E"][those]) for name, those in orders.items()}
+        rows += [(step, name, k, float(share)) for name in shares for k, share in enumerate(shares[name], start=1)]
+        rows.append((step, "key_share", 0, float(sum(shares["share"][k - 1] for k in keys))))
         state = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in named.items()}
         with torch.no_grad():
             logits = functional_call(network, state, (torch.from_numpy(tokens),)).numpy().astype(np.float64)
-        logits = logits.reshape(len(numbers), len(numbers), -1)
-        parts = dict(zip(("restricted", "excluded"), split_logits(logits, keys, sign), strict=True))
-        for name, part in {"full": logits, **parts}.items():
-            for what, value in _answers(part.reshape(len(labels), -1), labels, train).items():
-                rows.append((step, f"{name}_{what}", 0, value))
+        restricted, excluded = split_logits(logits.reshape(n, n, -1), keys, sign)
+        for name, part in {"full": logits, "restricted": restricted, "excluded": excluded}.items():
+            found = _answers(part.reshape(n * n, -1), labels, sides)
+            rows += [(step, f"{name}_{what}", 0, value) for what, value in found.items()]
     frame = pd.DataFrame(rows, columns=pd.Index(COLUMNS[1:]))
-    return frame.assign(run=spec.id)[COLUMNS]
+    frame.insert(0, "run", spec.id)
+    return frame
 
 
 def measured(specs: Sequence[RunSpec], store: Store | None = None) -> pd.DataFrame:
@@ -123,13 +149,13 @@ def measured(specs: Sequence[RunSpec], store: Store | None = None) -> pd.DataFra
     Raises RecordError for a run that is neither.
     """
     store = store or Store()
-    known = recorded(store)
-    parts = [known.loc[known["run"].isin({spec.id for spec in specs})]]
-    parts += [measure(spec, store.weights(spec.id)) for spec in specs if spec.id not in set(known["run"])]
-    return pd.concat([part for part in parts if len(part)], ignore_index=True)
+    known, wanted = recorded(store), {spec.id: spec for spec in specs}
+    parts = [known.loc[known["run"].isin(wanted)]]
+    parts += [measure(spec, store.weights(spec.id)) for spec in unmeasured(wanted.values(), store)]
+    return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
 
 
-def unmeasured(specs: Sequence[RunSpec], store: Store | None = None) -> list[RunSpec]:
+def unmeasured(specs: Iterable[RunSpec], store: Store | None = None) -> list[RunSpec]:
     """Return the runs of which no measurement is recorded: those whose weights have to be kept."""
     known = set(recorded(store or Store())["run"])
     return [spec for spec in specs if spec.id not in known]
@@ -139,43 +165,65 @@ def recorded(store: Store) -> pd.DataFrame:
     """Return what is recorded; raises RecordError if the file is damaged."""
     path = store.records / FILE
     if not path.is_file():
-        return pd.DataFrame(columns=pd.Index(COLUMNS))
+        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in TYPES.items()})
     try:
-        return pd.read_csv(path).loc[:, COLUMNS]
+        frame = pd.read_csv(path, dtype=TYPES).loc[:, COLUMNS]
+        sizes = frame.loc[frame["measure"] != "key"].groupby(["run", "step"]).size()
+        if frame[COLUMNS[:-1]].isna().any(axis=None) or sizes.groupby("run").nunique().gt(1).any():
+            raise ValueError("a row or a part of one is missing")
     except (ValueError, KeyError) as error:
         raise RecordError(f"{FILE} cannot be read ({error}): restore it from version control") from None
+    return frame
 
 
 def record(store: Store, specs: Sequence[RunSpec]) -> None:
-    """Measure the runs among these whose weights were kept and that are not recorded yet, and add them."""
-    known = recorded(store)
-    new = [spec for spec in specs if spec.id not in set(known["run"]) and store.has_weights(spec.id)]
-    new = [spec for spec in new if spec.task.operation in SIGNS and spec.task.n_operands == 2]
+    """Measure the runs among these whose weights were kept to the end and that are not recorded yet, and add them."""
+    candidates = {spec.id: spec for spec in unmeasured(specs, store) if store.has_weights(spec.id)}
+    new = [spec for spec in candidates.values() if not _refused(spec) and spec.steps in store.weights(spec.id)]
     if not new:
         return
+    known = recorded(store)
     both = pd.concat([*([known] if len(known) else []), measured(new, store)], ignore_index=True)
+    store.records.mkdir(parents=True, exist_ok=True)
     part = store.records / f".{FILE}.part"
     both[COLUMNS].to_csv(part, index=False, float_format="%.6g")
     os.replace(part, store.records / FILE)
 
 
-def _table(spec: RunSpec, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Return tokens `[n², 2]`, labels `[n²]` and whether the row was trained on `[n²]`, for pairs in this order."""
+def _refused(spec: RunSpec) -> str:
+    """Return why a run cannot be measured, empty if it can."""
     task = spec.task
-    x, y = (axis.ravel() for axis in np.meshgrid(numbers, numbers, indexing="ij"))
-    row = x * (task.p - task.y_min) + y - task.y_min
+    if task.operation not in SIGNS or task.n_operands != 2:
+        given = f"{task.operation!r} of {task.n_operands} numbers"
+        return f"the Fourier picture is that of {', '.join(SIGNS)} of two numbers; given {given}"
+    if task.operation in LOGARITHMIC and not is_prime(task.p):
+        return f"{task.operation} is an addition of logarithms only modulo a prime, p = {task.p} is not prime"
+    if spec.model.name not in NETWORKS:
+        return f"the network {spec.model.name!r} has no embedding W_E; those that have: {', '.join(NETWORKS)}"
+    return ""
+
+
+def _table(spec: RunSpec, numbers: Ints, sign: int) -> tuple[Ints, Ints, dict[str, Bools]]:
+    """Return tokens `[n², 2]`, labels `[n²]` and the rows `[n²]` of either side, for all pairs in this order.
+
+    A pair that the table of the task leaves out (y below `y_min`) is of neither side.
+    """
+    task, n = spec.task, len(numbers)
+    a, b = (axis.ravel() for axis in np.meshgrid(np.arange(n), np.arange(n), indexing="ij"))
+    x, y = numbers[a], numbers[b]
+    there = y >= task.y_min
+    row = np.where(there, x * (task.p - task.y_min) + y - task.y_min, 0)
     trained = np.zeros(task.n_rows, dtype=bool)
     trained[tasks.split(spec)[0]] = True
-    tokens, labels = tasks.table(task)
-    return tokens[row], labels[row], trained[row]
+    sides = {"train": there & trained[row], "val": there & ~trained[row]}
+    return np.stack([x, y], axis=1), numbers[(a + sign * b) % n], sides
 
 
-def _answers(logits: Floats, labels: NDArray[np.int64], train: NDArray[np.bool_]) -> dict[str, float]:
-    """Return accuracy and mean loss in nats of logits `[N, V]` on the training rows and the others."""
+def _answers(logits: Floats, labels: Ints, sides: Mapping[str, Bools]) -> dict[str, float]:
+    """Return accuracy and mean loss in nats of logits `[N, V]` on the rows `[N]` of either side."""
     peak = logits.max(1)
     loss = peak + np.log(np.exp(logits - peak[:, None]).sum(1)) - logits[np.arange(len(labels)), labels]
     right = logits.argmax(1) == labels
-    sides = {"train": train, "val": ~train}
     return {
         f"{side}_{name}": float(values[rows].mean())
         for side, rows in sides.items()

@@ -28,10 +28,10 @@ def inputs(root: Path | None = None) -> dict[str, str]:
     """Return the SHA-256 of all that the published report is made from, by path in the repository.
 
     These are the records, the benchmark's results, claims and sources, the notebooks' cells (without outputs), and
-    their paper parameters.
+    their parameters in plan cpu.
     """
     root = repository() if root is None else root
-    patterns = ("data/records/*", "data/*.yaml", "benchmarks/*.json", "notebooks/paper/*.yaml")
+    patterns = ("data/records/*", "data/*.yaml", "benchmarks/*.json", "notebooks/cpu/*.yaml")
     files = sorted(
         path for pattern in patterns for path in root.glob(pattern) if path.is_file() and path.name[0] != "."
     )

@@ -23,7 +23,8 @@ from grokcore.parts import SpecError, nearest
 from grokcore.spec import RunSpec
 from grokcore.store import repository
 
-SCALES = ("paper", "smoke")
+PLANS = ("cpu", "full")  # of runs at the sources' scale: for some hours of processors, and for a GPU
+SCALES = (*PLANS, "smoke")
 _TYPES: dict[str, Any] = {
     **{kind.__name__: kind for kind in (bool, dict, float, int, list, str, tuple)},
     **{"None": None, "Any": Any},
@@ -124,22 +125,23 @@ def _parsed(path: Path, index: int, source: str) -> ast.Module:
         ) from None
 
 
-def settings(path: Path, scale: str = "paper", changes: dict[str, Any] | None = None) -> dict[str, Any]:
+def settings(path: Path, scale: str = "cpu", changes: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the parameters to execute a notebook with: those of the scale, then the changes, all checked.
 
-    `paper` reads `paper/<name>.yaml` beside the notebook, `smoke` keeps the notebook's own defaults. Raises
-    NotebookError for an unknown scale or parameter (with the nearest known) and for a value of the wrong
-    type.
+    A plan reads `<plan>/<name>.yaml` beside the notebook, `smoke` keeps the notebook's own defaults. Raises
+    NotebookError for an unknown scale or parameter (with the nearest known) and for a value of the wrong type.
     """
     if scale not in SCALES:
         raise NotebookError(f"unknown scale {scale!r}; {nearest(scale, SCALES)}")
-    return checked(path, {**(_paper(path) if scale == "paper" else {}), **(changes or {})})
+    return checked(path, {**(_planned(path, scale) if scale in PLANS else {}), **(changes or {})})
 
 
-def _paper(path: Path) -> dict[str, Any]:
-    file = path.parent / "paper" / f"{path.stem}.yaml"
+def _planned(path: Path, scale: str) -> dict[str, Any]:
+    file = path.parent / scale / f"{path.stem}.yaml"
     if not file.is_file():
-        raise NotebookError(f"{path.name} has no paper-scale parameters; write them to {file}, or use --scale smoke")
+        raise NotebookError(
+            f"{path.name} has no parameters in plan {scale}; write them to {file}, or use another scale"
+        )
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:

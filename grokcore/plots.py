@@ -7,8 +7,10 @@ run).  Colours and names are those of `grokcore.style`.
 from __future__ import annotations
 
 import math
+import string
+import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -163,6 +165,41 @@ def invariance(measured: pd.DataFrame, ax: Axes) -> Axes:
     return ax
 
 
+def letters(
+    table: np.ndarray,
+    ax: Axes,
+    *,
+    order: Sequence[int] | None = None,
+    fill: np.ndarray | None = None,
+    size: float = 7.5,
+) -> Axes:
+    """Draw the table `[p, p]` of an operation on at most 26 letters: row x, column y and in the cell x ∘ y.
+
+    What is no letter, such as -1 for a hidden cell, is a question mark. `order` arranges rows and columns; `fill`
+    `[p, p, 3]` holds the colours of the cells, NaN for none; `size` is that of the letters in points.
+    """
+    p = len(table)
+    names = string.ascii_lowercase[:p]
+    chosen = np.arange(p) if order is None else np.asarray(order)
+    arranged = np.ix_(chosen, chosen)
+    colours = np.ones((p, p, 3)) if fill is None else np.nan_to_num(fill[arranged], nan=1.0)
+    ax.imshow(colours, interpolation="none")
+    middle: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "in_layout": False}
+    for (i, j), answer in np.ndenumerate(np.asarray(table)[arranged]):
+        dark = colours[i, j] @ (0.3, 0.6, 0.1) < 0.55
+        ax.text(j, i, names[answer] if 0 <= answer < p else "?", color="white" if dark else BLACK, **middle)
+    head = [names[one] for one in chosen]
+    ax.set_xticks(range(p), head, fontsize=size, weight="bold")
+    ax.set_yticks(range(p), head, fontsize=size, weight="bold")
+    ax.tick_params(length=0, labeltop=True, labelbottom=False)
+    ax.set_xlabel("y")
+    ax.set_ylabel("x", rotation=0, va="center")
+    ax.xaxis.set_label_position("top")
+    ax.grid(False)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    return ax
+
+
 def panels(n: int, *, columns: int = 3) -> tuple[Figure, list[Axes]]:
     """Return a figure of `n` equal plots in rows of `columns` that share their axes, and the plots.
 
@@ -231,7 +268,8 @@ def _progress(progress: Any, most: int = 12) -> Figure:
     for ax, name in zip(axes, names, strict=False):
         run = progress.curves[progress.curves["run"] == name]
         accuracy(run, ax)
-        ax.set(title=str(run["label"].iloc[0]), xlabel="", ylabel="")
+        ax.set(xlabel="", ylabel="")
+        ax.set_title(textwrap.fill(str(run["label"].iloc[0]), 34), fontsize=9)
     for ax in axes[len(names) :]:
         ax.set_visible(False)
     speed = f"{progress.done} of {progress.total} runs done, {thousands(progress.steps_per_second)} steps/s"

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from grokcore.train import Trained
 
 Weights = Mapping[int, Mapping[str, np.ndarray]]
+TELLING = ("alpha", "seed", "model", "optimizer", "weight_decay")  # what a reader looks for first in a run's label
+MOST_SHOWN = 3
 # Of a process that trains: one thread, and the memory of a step stays with it for the next (glibc would give it back).
 ENVIRONMENT = {
     **{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
@@ -229,10 +231,10 @@ class _Meter:
 
 
 def _labels(specs: Sequence[RunSpec]) -> dict[str, str]:
-    """Name each run by its operation and by what else differs between the runs of the sweep."""
+    """Name each run by its operation and by what tells it most of what else differs between the runs of the sweep."""
     columns = {spec.id: spec.columns() for spec in specs}
-    differ = [name for name in specs[0].columns() if len({values[name] for values in columns.values()}) > 1]
-    shown = [name for name in differ if name not in ("run", "operation")]
+    names = [*TELLING, *(name for name in specs[0].columns() if name not in ("run", "operation", *TELLING))]
+    shown = [name for name in names if len({values[name] for values in columns.values()}) > 1][:MOST_SHOWN]
     return {
         run: ", ".join([values["operation"], *(f"{name} {values[name]}" for name in shown)])
         for run, values in columns.items()

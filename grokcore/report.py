@@ -44,7 +44,7 @@ class Report:
 
 def make_plan(
     notebooks: Sequence[str | Path] | None = None,
-    scale: str = "paper",
+    scale: str = "cpu",
     settings: Mapping[str, Any] | None = None,
 ) -> list[Plan]:
     """Return what the notebooks named (default: all) will run; raises NotebookError before anything is
@@ -56,18 +56,46 @@ def make_plan(
     return plans
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a notebook's runs take in one plan: run-steps of all, and hours on this machine of all and of the rest."""
+
+    notebook: str
+    n_runs: int
+    n_missing: int
+    run_steps: int
+    hours: float
+    hours_missing: float
+
+
+def cost(scale: str, store: Store, jobs: int | None = None) -> list[Cost]:
+    """Return what each notebook's runs take at a scale, on a CPU with `jobs` processes (default: one a core).
+
+    A run that several notebooks ask for is counted with the first. The hours are estimates (`sweep.estimate`): runs
+    that stop early count as if they did not.
+    """
+    rows, seen = [], set()
+    for one in make_plan(None, scale):
+        specs = [spec for run, spec in {spec.id: spec for spec in one.specs}.items() if run not in seen]
+        seen |= {spec.id for spec in specs}
+        absent = missing(specs, store)
+        hours = (estimate(some, store, jobs) for some in (specs, absent))
+        rows.append(Cost(one.path.stem, len(specs), len(absent), sum(spec.steps for spec in specs), *hours))
+    return [row for row in rows if row.n_runs]
+
+
 def default_folder(
     notebooks: Sequence[str | Path] | None, scale: str, settings: Mapping[str, Any] | None, fresh: bool
 ) -> Path:
     """Return where a report goes: `reports/` if it is the published one (all notebooks from the records),
     else `drafts/`."""
-    published = not notebooks and scale == "paper" and not settings and not fresh
+    published = not notebooks and scale == "cpu" and not settings and not fresh
     return repository() / ("reports" if published else "drafts")
 
 
 def build(
     notebooks: Sequence[str | Path] | None = None,
-    scale: str = "paper",
+    scale: str = "cpu",
     settings: Mapping[str, Any] | None = None,
     device: str = "auto",
     jobs: int | None = None,
@@ -82,10 +110,11 @@ def build(
 ) -> Report:
     """Build the report and return it; pages are moved to `out` only when all of them are made.
 
-    `scale` is "paper" or "smoke", `settings` change parameters of every notebook named, `train` allows missing runs to
-    be trained on `device`, `fresh` trains all anew, beside the records. `jobs` notebooks (or runs on a CPU) go at once,
-    by default one a core. If none is named, notebooks whose runs are missing wait, and the front page says so. Raises
-    NotebookError for a bad plan or a missing kernel, MissingRuns without `train`; a page tells how its notebook failed.
+    `scale` is "cpu", "full" or "smoke", `settings` change parameters of every notebook named, `train` allows missing
+    runs to be trained on `device`, `fresh` trains all anew, beside the records. `jobs` notebooks (or runs on a CPU) go
+    at once, by default one a core. If none is named, notebooks whose runs are missing wait, and the front page says so.
+    Raises NotebookError for a bad plan or a missing kernel, MissingRuns without `train`; a page tells how its notebook
+    failed.
     """
     plans = make_plan(notebooks, scale, settings)
     require_kernel(kernel)

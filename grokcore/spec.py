@@ -46,6 +46,7 @@ class RunSpec(Part):
     `alpha` is the fraction of the table that is trained on, `steps` the budget in optimizer steps. `early_stop` ends
     the run that many steps after validation accuracy reached 99 %, if it stayed there. `weight_noise` is the standard
     deviation of Gaussian noise on every weight of the network, drawn anew at each step (Power et al. 2022, A.1.2).
+    `mirrors_together` puts x ∘ y and y ∘ x on the same side of the split, so that knowing one does not give the other.
     Split, initial weights, batch order and noise (dropout too) derive from `seed` unless they have a seed of their own.
     """
 
@@ -63,6 +64,7 @@ class RunSpec(Part):
     batch_seed: Seed | None = None
     noise_seed: Seed | None = None
     weight_noise: float = Field(default=0.0, ge=0)
+    mirrors_together: bool = False
     early_stop: int | None = Field(default=None, ge=1)
     precision: Literal["float32", "float64"] = "float32"
 
@@ -83,6 +85,8 @@ class RunSpec(Part):
                 f"alpha = {self.alpha} of {self.task.n_rows} rows leaves {self.n_train} for training and "
                 f"{self.task.n_rows - self.n_train} for validation: both need at least one"
             )
+        if self.mirrors_together and self.task.n_operands != 2:
+            raise ValueError(f"mirrors_together is defined for two operands, given {self.task.n_operands}: leave it out")
         return self
 
     @property
@@ -137,7 +141,8 @@ class RunSpec(Part):
             **{"model": model, **part, "optimizer": self.optimizer.name, **steps},
             **{name: float(value) for name, value in options.items()},
             **{"alpha": self.alpha, "batch_size": self.batch_size, "steps": self.steps, "seed": self.seed},
-            **{"weight_noise": self.weight_noise, "early_stop": self.early_stop},
+            **{"weight_noise": self.weight_noise, "mirrors_together": self.mirrors_together},
+            "early_stop": self.early_stop,
         }
 
 

@@ -97,9 +97,28 @@ def _permutation(seed: int, epoch: int, n: int) -> Ints:
 
 
 def split(spec: RunSpec) -> tuple[Ints, Ints]:
-    """Return row numbers of the training and the validation set: all rows shuffled, the first int(α·N) train."""
+    """Return row numbers of the training and the validation set: all rows shuffled, the first int(α·N) train.
+
+    With `mirrors_together` pairs of mirror images are shuffled as one.
+    """
     order = _permutation(spec.derived_seed("split"), 0, spec.task.n_rows)
+    if spec.mirrors_together:
+        order = _with_mirrors(order, spec)
     return order[: spec.n_train], order[spec.n_train :]
+
+
+def _with_mirrors(order: Ints, spec: RunSpec) -> Ints:
+    """Return rows with (y, x) right after (x, y) and otherwise in this order; no such pair lies across the cut."""
+    pairs = np.sort(table(spec.task)[0][order], axis=1) @ [spec.task.p, 1]
+    _, first, inverse, size = np.unique(pairs, return_index=True, return_inverse=True, return_counts=True)
+    behind = np.argsort(first[inverse], kind="stable")
+    order, pairs, alone = order[behind], pairs[behind], (size[inverse] == 1)[behind]
+    cut = spec.n_train
+    if pairs[cut - 1] == pairs[cut]:  # then the last row without a mirror image changes sides
+        single = int(np.flatnonzero(alone)[-1])
+        place = cut - 1 if single > cut else cut
+        order = np.insert(np.delete(order, single), place, order[single])
+    return order
 
 
 def batches(spec: RunSpec, start: int, stop: int) -> tuple[Ints, Ints]:

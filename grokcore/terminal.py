@@ -6,6 +6,7 @@ import contextlib
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 from typing import Any
 
 import pandas as pd
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from grokcore import analysis, bench
 from grokcore.pool import Progress, Watch
-from grokcore.report import duration
+from grokcore.report import Cost, duration
 from grokcore.store import Record
 
 BAR = "{percentage:3.0f} %|{bar}| {postfix}"
@@ -95,6 +96,21 @@ def table(records: Sequence[Record], places: dict[str, str]) -> str:
         where = places.get(record.spec.id, "cache")
         rows.append({**{name: known[name] for name in names}, "status": record.status, "where": where})
     return pd.DataFrame(rows).to_string(index=False, na_rep="-") if rows else "no runs yet; `grokcore train` makes one"
+
+
+def cost_table(scale: str, rows: Sequence[Cost]) -> str:
+    """Return what the runs of a plan take, as a table of text with a line a notebook and their sum."""
+    total = Cost("all", *(sum(values) for values in zip(*(astuple(row)[1:] for row in rows), strict=True)))
+    lines = [
+        {
+            **{"notebook": row.notebook, "runs": row.n_runs, "missing": row.n_missing},
+            **{"million run-steps": f"{row.run_steps / 1e6:,.2f}", "takes": duration(row.hours * 3600)},
+            "rest takes": duration(row.hours_missing * 3600) if row.n_missing else "-",
+        }
+        for row in [*rows, total]
+    ]
+    text = pd.DataFrame(lines).to_string(index=False)
+    return f"plan {scale}, times estimated for this machine's processors\n{text}\n"
 
 
 def bench_table(rows: Sequence[dict[str, Any]]) -> str:

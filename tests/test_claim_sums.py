@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -168,3 +170,87 @@ def test_epochs_in_a_verdict_are_steps_divided_by_those_of_an_epoch(source_runs)
     # 1 000 steps at 6, 8 and 10 an epoch, 4 000 steps at 6 and 8.
     assert "first 99 % at epoch 167 (alpha 0.3), epoch 125 (0.4) and epoch 100 (0.5)" in measured
     assert "gained 10 points at epoch 667 (0.3) and epoch 500 (0.4)" in measured
+
+
+def overflowed(curve: pd.DataFrame, after: int) -> pd.DataFrame:
+    """Return a run as `claims.select` gives it whose numbers overflowed after an evaluation."""
+    return curve.loc[curve["step"] <= after].assign(status="nonfinite")
+
+
+def noisy(*depths, spread: Any = 2.0, val: Any = NEVER):
+    """Return a run fitted at 500 whose training accuracy falls by these depths at 2 000, 3 000, ... and comes back.
+
+    The largest batch loss of an interval is `spread` times the smallest.
+    """
+    points = jump(500)
+    for k, depth in enumerate(depths, start=2):
+        points |= {1000 * k - 100: 1.0, 1000 * k: 1 - depth, 1000 * k + 100: 1.0}
+    curve = made(RUN, points, val)
+    return curve.assign(batch_loss_min=0.5, batch_loss_max=0.5 * np.broadcast_to(spread, len(curve)))
+
+
+def quieter(two, four):
+    parts, values = claim_epochs.quieter({"two": two, "four": four})
+    assert list(parts) == ["accuracies fall less", "losses scatter less"]
+    return said(parts), values
+
+
+LOUD = noisy(0.5, spread=100.0)
+
+
+@pytest.mark.parametrize(
+    "two, four, expected",
+    [
+        (noisy(0.25, spread=10.0), LOUD, (True, True)),
+        (noisy(0.25, spread=100.0), LOUD, (True, False)),
+        (noisy(0.25, 0.25, spread=10.0), LOUD, (False, True)),  # as much in all
+        (noisy(0.25, spread=10.0, val={2000: 0.5, 3000: 0.25}), LOUD, (False, True)),  # both accuracies together
+        (LOUD, noisy(0.25, spread=10.0), (False, False)),
+        (noisy(), noisy(), (False, False)),
+        (reaching(RUN, None, 100).assign(batch_loss_min=1.0, batch_loss_max=1.0), LOUD, (None, None)),
+        (noisy(), reaching(RUN, None, 100).assign(batch_loss_min=1.0, batch_loss_max=2.0), (None, None)),
+        (overflowed(noisy(), after=400), LOUD, (None, None)),
+        # The other overflowed at 2 500: what comes after that is not compared.
+        (noisy(0.25, 1.0, spread=10.0), overflowed(LOUD, after=2500), (True, True)),
+        (overflowed(noisy(0.25, spread=10.0), after=1500), LOUD, (False, True)),
+    ],
+)
+def test_quieter(two, four, expected):
+    assert quieter(two, four)[0] == expected
+
+
+def test_what_is_said_of_noise():
+    _, values = quieter(noisy(0.25, spread=10.0, val=jump(3000)), LOUD)
+    assert (values["two_falls"], values["four_falls"]) == (0.25, 0.5)
+    assert (values["two_scatter"], values["four_scatter"]) == (pytest.approx(1), pytest.approx(2))
+    np.testing.assert_equal((values["two_val"], values["four_val"]), ((3000, 10_000), (np.nan, 10_000)))
+
+
+STEPS = np.arange(0, 10_001, 100)
+
+
+def test_noise_is_measured_over_the_same_steps():
+    # Fitted at 500 and at 6 000: between, the first falls and scatters, and that does not count.
+    early = noisy(0.5, spread=np.where(STEPS <= 6000, 1000.0, 10.0))
+    late = made(RUN, jump(6000) | {8900: 1.0, 9000: 0.75, 9100: 1.0}, NEVER).assign(
+        batch_loss_min=0.5, batch_loss_max=50.0
+    )
+    held, values = quieter(early, late)
+    assert held == (True, True)
+    assert (values["two_falls"], values["four_falls"]) == (0, 0.25)
+    assert values["two_scatter"] == pytest.approx(1)
+    assert quieter(late, early)[0] == (False, False)
+    # The scatter is of the steps that both have: later the first scatters most.
+    early = noisy(spread=np.where(STEPS > 3000, 1000.0, 10.0))
+    assert quieter(early, overflowed(LOUD, after=2500))[0] == (True, True)
+
+
+def test_scatter():
+    spread = np.where(STEPS > 500, 10.0, 1000.0)
+    curve = noisy(spread=spread)
+    assert claim_epochs.scatter(curve, 500) == pytest.approx(1)  # the interval that ends at 500 is before the fit
+    assert claim_epochs.scatter(curve, -1) == pytest.approx(1)  # the median, not the mean
+    assert np.isnan(claim_epochs.scatter(curve, 10_000)) and np.isnan(claim_epochs.scatter(curve, np.nan))
+    gaps = curve.assign(batch_loss_min=np.where(STEPS > 9000, 0.0, 0.5))
+    gaps.loc[gaps["step"] == 600, ["batch_loss_min", "batch_loss_max"]] = np.nan
+    assert claim_epochs.scatter(gaps, 500) == pytest.approx(1)

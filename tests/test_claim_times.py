@@ -205,3 +205,24 @@ def test_later_needs_brackets_that_do_not_overlap():
     assert not claim_times.later(run(200, 100), run(300, 200), "t")
     assert claim_times.later(run(np.nan, np.nan), run(200, 100), "t")
     assert not claim_times.later(run(np.nan, np.nan), run(np.nan, np.nan), "t")
+
+
+@pytest.mark.parametrize(
+    "curve, filled, at",
+    [
+        (reaching(3000), True, 3000),
+        (reaching(10_000), True, 10_000),  # at one evaluation, though not kept
+        (made(RUN, jump(500), {2900: 0, 3000: 1, 3100: 0}), True, 3000),
+        (made(RUN, NEVER, jump(3000)), True, 3000),
+        (made(RUN, jump(500), jump(3000, high=1 - 6e-8)), True, 3000),  # 1 in single precision
+        (made(RUN, jump(500), jump(3000, high=105 / 106)), False, np.nan),  # one of 106 is wrong
+        (reaching(None), False, np.nan),
+        (reaching(3000).head(35).assign(status="nonfinite"), True, 3000),
+        (reaching(3000).head(30).assign(status="nonfinite"), False, np.nan),  # ends at 2 900
+    ],
+)
+def test_fills_in(curve, filled, at):
+    parts, values = claim_times.fills_in({"main": curve})
+    assert list(parts) == ["every hidden entry"] and parts["every hidden entry"] is filled
+    np.testing.assert_equal(values["all"], (at, 10_000))
+    assert values["best"] == curve["val_accuracy"].max()

@@ -164,3 +164,50 @@ def test_radial_share_by_vectors():
     assert claim_weights.radial_share(norm, cosine) == pytest.approx(expected)
     found: Any = claim_weights.radial_share(np.array([2.0, 1.0, 1.0, 1.0]), np.array([1.0, 1.0, 0.9]))
     assert found.tolist() == [1, 1, 0]  # along the ray, no movement, around it
+
+
+def waves(key_share=0.75, alone=1.0, without=0.05, val: Any = 4000, **change):
+    """Judge a run by its Fourier measures at steps 0 and 10 000."""
+    curve = made(RUN, jump(500), {0: 0.0} if val is None else jump(val))
+    at = {0: (0.1, 0.02, 0.01), 10_000: (key_share, alone, without)} if not change else change["at"]
+    for k, name in enumerate(("key_share", "restricted_val_accuracy", "excluded_val_accuracy")):
+        curve[f"fourier:{name}"] = [at[step][k] if step in at else np.nan for step in curve["step"]]
+    curve["fourier:n_keys"] = [5.0 if step in at else np.nan for step in curve["step"]]
+    parts, values = claim_weights.few_frequencies({"main": curve}, share=0.5, enough=0.99, needed=0.1)
+    assert list(parts) == ["few hold the embedding", "they are enough", "they are needed"]
+    assert all(part is None or type(part) is bool for part in parts.values())
+    return tuple(parts.values()), values
+
+
+def test_few_frequencies():
+    parts, values = waves()
+    assert parts == (True, True, True)
+    assert values == {
+        **{"key_share": 0.75, "restricted_val_accuracy": 1, "excluded_val_accuracy": 0.05},
+        **{"key_share_start": 0.1, "n_keys": 5},
+    }
+
+
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        ({"key_share": 0.5, "alone": 0.99, "without": 0.1}, (True, True, True)),
+        ({"key_share": 0.49}, (False, True, True)),
+        ({"alone": 0.989}, (True, False, True)),
+        ({"without": 0.11}, (True, True, False)),
+        ({"key_share": 0.0, "alone": 0.01, "without": 1.0}, (False, False, False)),  # no key frequency
+        ({"val": None}, (None, None, None)),
+        ({"val": 9600}, (None, None, None)),  # not kept for 500 steps
+        ({"at": {0: (0.75, 1.0, 0.05)}}, (None, None, None)),  # the weights at the end were not kept
+        ({"at": {}}, (None, None, None)),
+    ],
+)
+def test_each_part_of_few_frequencies_can_fail(change, expected):
+    parts, values = waves(**change)
+    assert parts == expected
+    assert (expected == (None, None, None)) == all(np.isnan(float(np.asarray(value))) for value in values.values())
+
+
+def test_without_fourier_measures_nothing_is_judged():
+    parts, _ = claim_weights.few_frequencies({"main": made(RUN, jump(500), jump(4000))}, 0.5, 0.99, 0.1)
+    assert set(parts.values()) == {None}

@@ -209,7 +209,7 @@ def test_markdown_has_one_row_a_verdict_and_shows_an_operation_as_it_is_written(
     rows = claims.markdown(verdicts).splitlines()
     assert len(rows) == 4 and rows[2].startswith("| msu-1 |") and "| **confirmed** |" in rows[2]
     assert r"x\*y + y\*y does not reach it. | **not settled** |" in rows[3]
-    assert "the verdicts need the paper scale" in claims.markdown(verdicts[1:])
+    assert "the verdicts need those of a plan" in claims.markdown(verdicts[1:])
 
 
 def test_measured_invariance_reaches_its_claim():
@@ -221,3 +221,66 @@ def test_measured_invariance_reaches_its_claim():
     assert np.isfinite(curves["invariance:W_E"].tolist()).sum() == 1 and len(curves) == len(run) + len(other)
     found = claims.evaluate("periodic-7", curves)
     assert found.leaning.startswith("Leans to confirmed") and found.values["all_change"].tolist() == [4]
+
+
+STOPPING = claims.load()["power-2"].cells["division, 0.5"]  # names early_stop, budget 10 000
+ONE_LAYER = claims.load()["power-1"].cells["main"]  # does not
+
+
+def stopping(at, status="stopped early", steps=20_000, **change):
+    """Return a run of x/y that ended early, 1 000 steps after it had generalised."""
+    spec = gc.power(alpha=0.5, batch_size=512, steps=steps, **{"early_stop": 1000, **change})
+    curve = made(spec, jump(500), jump(at - 1000))
+    return curve.loc[curve["step"] <= at].assign(status=status)
+
+
+def test_a_run_that_stopped_early_counts_only_where_the_cell_names_it():
+    assert STOPPING["early_stop"] is None and "early_stop" not in ONE_LAYER
+    early = stopping(4000)
+    curve = claims.select(STOPPING, early)[0]
+    assert curve["step"].tolist()[-1] == 4000
+    assert set(curve["steps"]) == {10_000} and set(curve["status"]) == {"stopped early"}
+    assert claims.select(ONE_LAYER, early) == {}
+    assert claims.select({**STOPPING, "early_stop": 1000}, early).keys() == {0}
+    assert claims.select({**STOPPING, "early_stop": 500}, early) == {}
+    # Stopped after the budget, it is a longer run as any other; without status it was cut off.
+    for cell in (STOPPING, ONE_LAYER):
+        late = claims.select(cell, stopping(12_000))[0]
+        assert late["step"].tolist()[-1] == 10_000 and set(late["status"]) == {"finished"}
+        assert claims.select(cell, stopping(4000, status="finished")) == {}
+        assert list(claims.select(cell, stopping(4000, status="nonfinite"))) == [0]
+    assert claims.select(STOPPING, stopping(4000, steps=9000)) == {}  # its own budget was too small
+    assert list(claims.select(STOPPING, made(gc.power(steps=10_000), jump(500), jump(4000)))) == [0]
+
+
+def test_of_runs_with_and_without_early_stop_the_longest_budget_is_taken():
+    both = pd.concat([stopping(4000), made(gc.power(steps=30_000), jump(500), jump(5000))])
+    assert set(claims.select(STOPPING, both)[0]["run"]) == {gc.power(steps=30_000).id}
+    assert claims.select(ONE_LAYER, both).keys() == {0}
+
+
+def fourier(spec, keys, **change):
+    """Return what `fourier.measured` gives of a run, by hand: two frequencies, at steps 0 and 10 000."""
+    rows = [(10_000, "key", k, 1.0) for k in keys]
+    for step, name in [(step, name) for step in (0, 10_000) for name in ("share", "share_other")]:
+        rows += [(step, name, k, 0.5) for k in (1, 2)]
+    last = {"key_share": 0.9, "restricted_val_accuracy": 1.0, "excluded_val_accuracy": 0.02} | change
+    rows += [(step, name, 0, value * (step > 0)) for step in (0, 10_000) for name, value in last.items()]
+    frame = pd.DataFrame(rows, columns=pd.Index(["step", "measure", "frequency", "value"]))
+    return frame.assign(run=spec.id)
+
+
+def test_fourier_measures_reach_their_claim():
+    runs = [gc.power("x+y", steps=10_000, batch_size=512, seed=seed) for seed in range(4)]
+    curves = pd.concat([made(spec, jump(500), jump(4000)) for spec in runs], ignore_index=True)
+    measured = [fourier(runs[0], (1, 2)), fourier(runs[1], (2,)), fourier(runs[2], (), key_share=0.0)]
+    joined = claims.with_fourier(curves, pd.concat(measured, ignore_index=True))
+    assert len(joined) == len(curves) and joined["step"].tolist() == curves["step"].tolist()
+    assert np.isfinite(joined["fourier:key_share"].tolist()).sum() == 6
+    assert "fourier:share" not in joined and "fourier:key" not in joined
+    found = claims.evaluate("power-6", joined)
+    assert list(found.values["level"]) == ["holds", "holds", "holds partly", "undecided"]  # the last was not measured
+    assert found.values["n_keys"].tolist()[:3] == [2, 1, 0] and found.n_seeds == found.n_runs == 3
+    assert found.values["key_share"].tolist()[:3] == [0.9, 0.9, 0.0]
+    assert (found.values["key_share_start"].tolist()[:3], found.verdict) == ([0, 0, 0], "partly")
+    assert claims.evaluate("power-6", curves).measured == "Nothing is measured: the runs lack what the statistic reads."

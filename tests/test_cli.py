@@ -205,22 +205,24 @@ def test_record_packs_the_runs_that_a_notebook_names(
         "import grokcore as gc\nspecs = [gc.msu(p=5, batch_size=8, steps=s, d_model=8, d_mlp=8, n_heads=2) for s in n]"
     )
     path = write_notebook(tmp_path, "09_tiny", parameters="n: list[int] = [9]", specs=runs)
-    (tmp_path / "paper").mkdir()
-    paper = tmp_path / "paper" / "09_tiny.yaml"
-    paper.write_text("n: [40, 50]")
+    (tmp_path / "cpu").mkdir()
+    parameters = tmp_path / "cpu" / "09_tiny.yaml"
+    parameters.write_text("n: [50, 60]")
     assert cli.main(["runs", "record", str(path)]) == 1
-    assert "1 of the 2 runs of 09_tiny are not trained yet" in capsys.readouterr().err and not trained.experiments()
-    paper.write_text("n: [40]")
-    assert cli.main(["runs", "record", str(path)]) == 0
-    assert trained.recorded() == {SPEC.id: "09_tiny"}
-    assert "recorded 1 runs" in capsys.readouterr().out
+    assert "none of the 2 runs of 09_tiny is trained yet" in capsys.readouterr().err and not trained.experiments()
+    for planned, said in (("n: [40]", False), ("n: [40, 50]", True)):
+        parameters.write_text(planned)
+        assert cli.main(["runs", "record", str(path)]) == 0
+        assert trained.recorded() == {SPEC.id: "09_tiny"}
+        printed = capsys.readouterr().out
+        assert "recorded 1 runs" in printed and ("1 of 2 are not trained yet" in printed) == said
 
 
 def test_record_measures_the_invariance_of_periodic_networks(trained: Store, tmp_path: Path) -> None:
     runs = "import grokcore as gc\nspecs = [gc.periodic(1, p=5, batch_size=8, steps=20, d_model=8, d_mlp=8, n_heads=n)]"
     path = write_notebook(tmp_path, "09_tiny", parameters="n: int = 2", specs=runs)
-    (tmp_path / "paper").mkdir()
-    (tmp_path / "paper" / "09_tiny.yaml").write_text("")
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "09_tiny.yaml").write_text("")
     assert cli.main(["runs", "record", str(path)]) == 0
     first = (trained.records / "invariance.csv").read_text()
     measured = pd.read_csv(io.StringIO(first))

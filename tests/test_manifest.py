@@ -11,16 +11,16 @@ from tiny import write_notebook
 
 from grokcore import manifest
 
-ABOUT = {"scale": "paper", "settings": {}, "failed": [], "notebooks": ["n"]}
+ABOUT = {"scale": "cpu", "settings": {}, "failed": [], "notebooks": ["n"]}
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A small repository with one notebook, one record and the claims."""
     root = tmp_path / "root"
-    for folder in ("data/records", "notebooks/paper"):
+    for folder in ("data/records", "notebooks/cpu"):
         (root / folder).mkdir(parents=True)
-    for name in ("data/records/n.parquet", "data/records/n.json", "data/claims.yaml", "notebooks/paper/n.yaml"):
+    for name in ("data/records/n.parquet", "data/records/n.json", "data/claims.yaml", "notebooks/cpu/n.yaml"):
         (root / name).write_text(name)
     write_notebook(root / "notebooks", "n")
     return root
@@ -55,7 +55,7 @@ def change_cell(root: Path) -> None:
         (lambda root: (root / "data/records/m.json").write_text("{}"), "data/records/m.json is new"),
         (lambda root: (root / "data/records/n.json").unlink(), "data/records/n.json is gone"),
         (lambda root: (root / "data/claims.yaml").write_text("other"), "data/claims.yaml has changed"),
-        (lambda root: (root / "notebooks/paper/n.yaml").write_text("p: 3"), "notebooks/paper/n.yaml has changed"),
+        (lambda root: (root / "notebooks/cpu/n.yaml").write_text("p: 3"), "notebooks/cpu/n.yaml has changed"),
         (change_cell, "notebooks/n.ipynb has changed"),
         (lambda root: (root.parent / "out/index.html").write_text("edited"), "index.html is not what was written"),
         (lambda root: (root.parent / "out/assets/x").unlink(), "assets/x is missing from the report"),

@@ -27,7 +27,7 @@ def tags(cell: Any) -> list[str]:
 
 def test_there_is_one_for_every_experiment_and_the_benchmark() -> None:
     names = ["01_reproduction", "02_alpha_sweep", "03_sine_operation", "04_adam_vs_adamw", "05_layernorm_periodicity"]
-    names += ["06_architectures", "08_k_operand_sums", "09_operations"]
+    names += ["06_architectures", "08_k_operand_sums", "09_decoder"]
     assert [path.stem for path in NOTEBOOKS] == [*names, "speed"]
 
 
@@ -40,9 +40,9 @@ def test_cells_are_short_and_define_nothing(path: Path) -> None:
 
 
 @each_experiment
-def test_parameters_of_the_paper_scale_exist_and_name_other_runs_than_the_smoke_scale(path: Path) -> None:
-    paper, smoke = plan.settings(path, "paper"), plan.settings(path, "smoke")
-    assert paper == yaml.safe_load((path.parent / "paper" / f"{path.stem}.yaml").read_text())
+def test_parameters_of_the_plan_cpu_exist_and_name_other_runs_than_the_smoke_scale(path: Path) -> None:
+    paper, smoke = plan.settings(path, "cpu"), plan.settings(path, "smoke")
+    assert paper == yaml.safe_load((path.parent / "cpu" / f"{path.stem}.yaml").read_text())
     large, small = plan.planned_specs(path, paper), plan.planned_specs(path, smoke)
     primes = {"08_k_operand_sums": {19, 23, 47, 97}}
     assert {spec.task.p for spec in large} == primes.get(path.stem, {97}) and all(spec.task.p < 97 for spec in small)
@@ -51,10 +51,10 @@ def test_parameters_of_the_paper_scale_exist_and_name_other_runs_than_the_smoke_
 
 def test_the_benchmark_shows_what_is_recorded_at_either_scale() -> None:
     path = NOTEBOOKS[-1]
-    for scale in ("paper", "smoke"):
+    for scale in ("cpu", "smoke"):
         assert plan.planned_specs(path, plan.settings(path, scale)) == []
     shown = plan.parameters(path)["results"].default
-    assert plan.settings(path, "paper") == {"results": shown} and (path.parent / shown).is_file()
+    assert plan.settings(path, "cpu") == {"results": shown} and (path.parent / shown).is_file()
 
 
 @each

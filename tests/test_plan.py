@@ -56,14 +56,14 @@ def test_right_types_are_taken_whole_numbers_for_floats_too(tmp_path: Path) -> N
     assert plan.settings(write_notebook(tmp_path, "n"), "smoke", given) == given
 
 
-def test_paper_scale_comes_from_the_file_and_changes_go_over_it(tmp_path: Path) -> None:
+def test_plan_cpu_comes_from_the_file_and_changes_go_over_it(tmp_path: Path) -> None:
     path = write_notebook(tmp_path, "n")
-    with pytest.raises(NotebookError, match="no paper-scale parameters; write them to .*n.yaml"):
+    with pytest.raises(NotebookError, match="no parameters in plan cpu; write them to .*n.yaml"):
         plan.settings(path)
-    (tmp_path / "paper").mkdir()
-    file = tmp_path / "paper" / "n.yaml"
+    (tmp_path / "cpu").mkdir()
+    file = tmp_path / "cpu" / "n.yaml"
     file.write_text("steps: 100\nlr: 0.5\n")
-    assert plan.settings(path, "paper", {"lr": 0.25}) == {"steps": 100, "lr": 0.25}
+    assert plan.settings(path, "cpu", {"lr": 0.25}) == {"steps": 100, "lr": 0.25}
     assert plan.settings(path, "smoke", {"lr": 0.25}) == {"lr": 0.25}
     file.write_text("steps: many\n")
     with pytest.raises(NotebookError, match="steps = 'many' "):
@@ -77,8 +77,8 @@ def test_paper_scale_comes_from_the_file_and_changes_go_over_it(tmp_path: Path) 
 
 
 def test_unknown_scale_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NotebookError, match="unknown scale 'papr'; did you mean 'paper'"):
-        plan.settings(write_notebook(tmp_path, "n"), "papr")
+    with pytest.raises(NotebookError, match="unknown scale 'cpuu'; did you mean 'cpu'"):
+        plan.settings(write_notebook(tmp_path, "n"), "cpuu")
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_notebooks_are_found_by_name_or_path_and_in_order(tmp_path: Path) -> Non
     with pytest.raises(NotebookError, match="place of the front page"):
         plan.find([str(write_notebook(tmp_path, "index"))], tmp_path)
     with pytest.raises(NotebookError, match="no notebook in"):
-        plan.find(folder=tmp_path / "paper")
+        plan.find(folder=tmp_path / "cpu")
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"cells": 3}', "\x00\x01", PARAMETERS])

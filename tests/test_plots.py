@@ -299,3 +299,24 @@ def test_panels_show_the_steps_under_every_column():
     fig.canvas.draw()
     labelled = [any(label.get_text() and label.get_visible() for label in ax.get_xticklabels()) for ax in axes]
     assert labelled == [False, False, True, True, True] == [bool(ax.get_xlabel()) for ax in axes]
+
+
+def test_letters_of_a_table_stand_in_the_order_given(ax):
+    table = np.array([[0, 2, 1], [1, 0, -1], [2, 7, 0]])
+    fill = np.full((3, 3, 3), np.nan)
+    fill[2, 1] = 0.0
+    plots.letters(table, ax, order=[2, 0, 1], fill=fill)
+    words = [text.get_text() for text in ax.texts]
+    assert words == ["a", "c", "?", "b", "a", "c", "?", "b", "a"]  # row c first: c∘c, c∘a, c∘b
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["c", "a", "b"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["c", "a", "b"]
+    assert ax.texts[2].get_color() == "white" and ax.texts[1].get_color() == plots.BLACK
+    assert ax.images[0].get_array()[0, 2].tolist() == [0, 0, 0] and ax.images[0].get_array().sum() == 24
+    assert ax.yaxis_inverted()
+
+
+def test_letters_without_order_stand_as_in_the_alphabet(ax):
+    plots.letters(np.array([[0, 1], [1, 0]]), ax, size=9)
+    assert {text.get_fontsize() for text in ax.texts} == {9}
+    assert [text.get_text() for text in ax.texts] == ["a", "b", "b", "a"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("y", "x")

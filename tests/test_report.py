@@ -302,7 +302,7 @@ def test_interrupt_ends_the_kernels_and_leaves_nothing(tmp_path: Path) -> None:
 def test_published_report_was_made_from_the_records_beside_it() -> None:
     told = manifest.read_manifest(repository() / "reports")
     assert manifest.stale(repository() / "reports") == []
-    assert told["scale"] == "paper" and not told["settings"]
+    assert told["scale"] == "cpu" and not told["settings"]
     names = sorted(path.stem for path in (repository() / "notebooks").glob("*.ipynb"))
     assert sorted([*told["notebooks"], *told["waiting"]]) == names
     store = Store(cache="no-cache")
@@ -328,12 +328,12 @@ def test_published_verdicts_are_those_of_the_records() -> None:
 
 
 def test_published_report_is_where_the_recorded_one_goes_and_others_are_drafts() -> None:
-    assert report.default_folder(None, "paper", None, False) == repository() / "reports"
+    assert report.default_folder(None, "cpu", None, False) == repository() / "reports"
     for given in (
-        (["a"], "paper", None, False),
+        (["a"], "cpu", None, False),
         (None, "smoke", None, False),
-        (None, "paper", {"p": 3}, False),
-        (None, "paper", None, True),
+        (None, "cpu", {"p": 3}, False),
+        (None, "cpu", None, True),
     ):
         assert report.default_folder(*given) == repository() / "drafts"
 

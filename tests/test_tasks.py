@@ -177,6 +177,25 @@ def test_split_is_a_partition_of_the_rows(alpha: float) -> None:
     assert sorted(train.tolist()) != list(range(len(train))), "the rows are not shuffled"
 
 
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("task", [Task(operation="x+y", p=7), Task(operation="x*y", p=7, y_min=1)])
+def test_mirror_images_can_be_kept_on_one_side(task: Task, seed: int) -> None:
+    rows = tasks.table(task)[0].tolist()
+    for alpha in (0.05, 0.3, 0.5, 0.71, 0.97):
+        plain = RunSpec(task=task, alpha=alpha, seed=seed)
+        train, val = tasks.split(replace(plain, mirrors_together=True))
+        sides = [{tuple(rows[i]) for i in side} for side in (train, val)]
+        assert len(train) == plain.n_train and sorted([*train, *val]) == list(range(task.n_rows))
+        assert not any((y, x) in sides[1] for x, y in sides[0] if x != y)
+        plainly = [{tuple(rows[i]) for i in side} for side in tasks.split(plain)]
+        assert alpha in (0.05, 0.97) or any((y, x) in plainly[1] for x, y in plainly[0] if x != y)
+
+
+def test_mirror_images_are_of_two_operands() -> None:
+    with pytest.raises(SpecError, match="mirrors_together is defined for two operands, given 3: leave it out"):
+        RunSpec(task=Task(operation="x+y", p=5, n_operands=3), mirrors_together=True)
+
+
 def test_split_depends_on_the_split_seed_alone() -> None:
     same = [
         replace(TINY, operation="x-y", lr=0.5, weight_decay=0.0, steps=7, batch_size=3, precision="float64"),
