@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from grokcore import bench, fourier, invariance, manifest, plan, pool, report, terminal
+from grokcore import answers, bench, fourier, invariance, manifest, plan, pool, report, terminal
 from grokcore.arguments import SETTINGS, parser
 from grokcore.parts import SpecError, nearest
 from grokcore.spec import RunSpec, replace
@@ -117,6 +117,7 @@ def _record(given: argparse.Namespace) -> int:
     packed = store.pack(name, [spec.id for spec in at_hand])
     invariance.record(store, at_hand)
     fourier.record(store, at_hand)
+    answers.record(store, at_hand)
     print(f"recorded {len(packed)} runs in {store.records / name}.parquet")
     if absent:
         print(f"{len(absent)} of {len(planned.specs)} are not trained yet: grokcore report {name} --train")

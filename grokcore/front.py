@@ -92,7 +92,8 @@ def front_page(
     found: Evidence, pages: Sequence[Page], waiting: Sequence[Waiting], figure: tuple[str, str] | None, version: str
 ) -> Page:
     """Return the front page of a site with these other pages; `waiting` are those not in it yet."""
-    known, sources = claims.load(), _sources()
+    known, sources, by_name = claims.load(), _sources(), {page.name: page for page in pages}
+    rows = [_row(claim, found.verdicts[claim.id], by_name) for claim in known.values()]
     body = (
         templates()
         .get_template("front.html.j2")
@@ -101,12 +102,12 @@ def front_page(
             figure=figure,
             evidence=found,
             hours=f"{found.hours:,.1f}",
-            rows=[
-                _row(claim, found.verdicts[claim.id], {page.name: page for page in pages}) for claim in known.values()
-            ],
+            rows=rows,
+            tally=_tally(rows),
+            figures=_figures(rows),
+            marks=MARKS,
             documents=sources["documents"],
             literature=sources["literature"],
-            unexamined={name: text for name, text in sources["open"].items() if name not in known},
             topics=sources["topics"],
             pages=pages,
             waiting=waiting,
@@ -116,11 +117,27 @@ def front_page(
     return Page("index", TITLE, body, templates().get_template("made.html.j2").render(version=version))
 
 
-def claims_json(found: Evidence) -> str:
+def _tally(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Return how many claims of each source have each verdict."""
+    counts = {row["claim"].source: dict.fromkeys(MARKS, 0) for row in rows}
+    for row in rows:
+        counts[row["claim"].source][row["verdict"].verdict] += 1
+    return counts
+
+
+def _figures(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Return the claims that rest on each figure or place of a source."""
+    places: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        places.setdefault((row["claim"].source, row["claim"].figure), []).append(row)
+    return places
+
+
+def claims_json(found: Evidence, plan: str) -> str:
     """Return the verdicts on all claims of the sources as JSON: a list of objects, one a claim.
 
     `interval` is the share of the seeds on which the claim holds (`value`) with its 95 % Wilson interval, null without
-    runs; `plan` is null until plans of runs are committed. A claim without a rule yet is not settled; `reason` says so.
+    runs; `plan` is the plan of runs that the report was built from.
     """
     known, rows = claims.load(), []
     for id, claim in known.items():
@@ -129,14 +146,8 @@ def claims_json(found: Evidence) -> str:
         row = {"id": id, "source": claim.source, "statement": claim.statement, "verdict": verdict.verdict}
         row |= {"measured": verdict.measured, "interval": None if share is None else share._asdict()}
         row |= {"n_seeds": verdict.n_seeds, "n_runs": verdict.n_runs, "run_ids": verdict.run_ids}
-        row |= {"rule_sha256": verdict.rule_sha256, "plan": None, "notebook": claim.notebook}
+        row |= {"rule_sha256": verdict.rule_sha256, "plan": plan, "notebook": claim.notebook}
         rows.append(row | {"reason": f"{verdict.reason} {verdict.leaning}".strip()})
-    nothing = {"measured": "", "interval": None, "n_seeds": 0, "n_runs": 0, "run_ids": [], "rule_sha256": None}
-    nothing |= {"plan": None, "notebook": None, "reason": "No rule is written and no run is made yet."}
-    for id, statement in _sources()["open"].items():
-        if id not in known:
-            row = {"id": id, "source": id.split("-")[0], "statement": statement, "verdict": "not settled"}
-            rows.append(row | nothing)
     return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
 
 

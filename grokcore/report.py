@@ -236,7 +236,7 @@ def _pages(
     made = [pages.notebook_page(one, planned.specs, scale, __version__) for one, planned in both]
     runs = dict.fromkeys([*store.recorded(), *(spec.id for planned in plans for spec in planned.specs)])
     found = front.evidence(store, list(runs))
-    (site / "claims.json").write_text(front.claims_json(found), encoding="utf-8")
+    (site / "claims.json").write_text(front.claims_json(found, scale), encoding="utf-8")
     figure = front.grokking_figure(found.curves)
     if figure is not None:
         (site / "grokking.svg").write_text(figure[0] + "\n", encoding="utf-8")

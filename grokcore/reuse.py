@@ -23,7 +23,7 @@ from grokcore.store import Store, repository
 
 KEPT = 4  # executed copies of one notebook, the latest ones
 SECONDS = "grokcore_seconds"
-EVERYWHERE = ("grokcore/**/*", "requirements.txt", "data/*.yaml", "benchmarks/*.json")
+EVERYWHERE = ("grokcore/**/*", "requirements.txt", "data/*.yaml", "data/records/*.csv", "benchmarks/*.json")
 
 
 def common_digest(root: Path | None = None) -> str:

@@ -24,13 +24,15 @@ FLOORS = [
     {"pool"},
     {"sweep", "timing", "claim_words", "claim_times"},
     {"bench", "claim_weights", "claim_cycles", "claim_epochs"},
+    {"claim_grid"},
+    {"claim_fractions"},
     {"claim_file"},
-    {"claims", "invariance", "plan", "pdf"},
+    {"claims", "invariance", "fourier", "answers", "plan", "pdf"},
     {"execute", "manifest"},
     {"pages", "reuse"},
     {"front"},
     {"report"},
-    {"terminal"},
+    {"terminal", "arguments"},
     {"cli"},
 ]
 # Never load torch: a report is made from records without it.
