@@ -112,9 +112,8 @@ def build(
 
     `scale` is "cpu", "full" or "smoke", `settings` change parameters of every notebook named, `train` allows missing
     runs to be trained on `device`, `fresh` trains all anew, beside the records. `jobs` notebooks (or runs on a CPU) go
-    at once, by default one a core. If none is named, notebooks whose runs are missing wait, and the front page says so.
-    Raises NotebookError for a bad plan or a missing kernel, MissingRuns without `train`; a page tells how its notebook
-    failed.
+    at once, by default one a core. If none is named, notebooks whose runs are missing wait, as the front page says.
+    Raises NotebookError for a bad plan or missing kernel, MissingRuns without `train`; a page says if it failed.
     """
     plans = make_plan(notebooks, scale, settings)
     require_kernel(kernel)
