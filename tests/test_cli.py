@@ -82,7 +82,7 @@ def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ([], "required"),
         (["trian"], "invalid choice: 'trian'"),
-        (["train", "--setting", "pku"], "invalid choice: 'pku'"),
+        (["train", "--setting", "pk"], "invalid choice: 'pk'"),
         (["train", "--steps", "many"], "invalid int value: 'many'"),
         (["train", "--alpha", "half"], "invalid float value: 'half'"),
         (["train", "--set", "momentum"], "'momentum' was given; write NAME=VALUE, for instance seed=3"),
