@@ -51,6 +51,8 @@ class Shown:
             return f"no {unit} up to {latest}"
         if len(reached) == 1:
             return f"{unit} {_write(float(self.values[0]), 'step')}"
+        if reached.all() and np.ptp(self.values) == 0:  # whose interval no band bounds
+            return f"{unit} {_write(float(self.values[0]), 'step')} [every seed]"
         found = median_time(np.where(reached, self.values, budgets).tolist(), reached.tolist())
         value, low, high = (_write(x, "step") if np.isfinite(x) else "not bounded" for x in found)
         value = f"{unit} {value}" if np.isfinite(found.value) else f"no {unit} up to {latest}"

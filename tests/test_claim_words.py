@@ -17,6 +17,7 @@ from grokcore import claim_words, claims
         ([2500.0], [4000.0], "epoch", "epoch 2 500"),
         ([np.nan], [4000.0], "epoch", "no epoch up to 4 000"),
         ([30.0, 10.0, 20.0], [4000.0] * 3, "epoch", "epoch 20 [10, not bounded]"),
+        ([20.0, 20.0, 20.0], [4000.0] * 3, "epoch", "epoch 20 [every seed]"),
         ([10.0, np.nan, np.nan], [300.0] * 3, "epoch", "no epoch up to 300 [10, not bounded] (2 of 3 not by 300)"),
         ([np.nan], None, "epoch", "n/a"),
         ([0.123456], None, "share", "12.3 %"),
