@@ -122,9 +122,7 @@ def _add_report(commands: Any) -> None:
 
 
 def _add_plan(commands: Any) -> None:
-    add = _command(
-        commands, "plan", "Say how many runs a plan has, how many are missing, and what they take.", PLAN
-    )
+    add = _command(commands, "plan", "Say how many runs a plan has, how many are missing, and what they take.", PLAN)
     add.add_argument("scale", nargs="?", choices=plan.PLANS, help="default: both")
     add.add_argument("--jobs", type=_positive, metavar="N", help="processes that would train (default: one a core)")
     add.set_defaults(run="plan")

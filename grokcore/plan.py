@@ -182,11 +182,16 @@ def _annotation(text: str) -> Any:
 
 
 def planned_specs(path: Path, given: dict[str, Any]) -> list[RunSpec]:
-    """Return the runs a notebook will ask for: its code cells up to the one tagged `specs`, executed in this
-    process.
+    """Return the runs a notebook will ask for (`planned_runs`)."""
+    return planned_runs(path, given)[0]
 
-    `given` replaces the defaults after the `parameters` cell. Nothing is trained. Raises NotebookError if a
-    cell fails, or leaves no list of RunSpec named `specs`.
+
+def planned_runs(path: Path, given: dict[str, Any]) -> tuple[list[RunSpec], list[int]]:
+    """Return the runs a notebook will ask for, and the steps at which it wants their weights kept.
+
+    Its code cells up to the one tagged `specs` are executed in this process, with `given` in place of the defaults
+    after the `parameters` cell; they leave a list `specs`, and a list `kept` if weights are wanted. Nothing is trained.
+    Raises NotebookError if a cell fails, or leaves no list of RunSpec named `specs`.
     """
     notebook = read(path)
     last, injected = tagged(notebook, "specs"), tagged(notebook, "parameters")
@@ -205,7 +210,7 @@ def planned_specs(path: Path, given: dict[str, Any]) -> list[RunSpec]:
         raise NotebookError(
             f"{path.name}, cell {last + 1}: `specs` must be a list of RunSpec, it is {type(specs).__name__}"
         )
-    return specs
+    return specs, list(names.get("kept", []))
 
 
 @contextlib.contextmanager

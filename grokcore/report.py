@@ -26,6 +26,7 @@ class Plan:
     path: Path
     parameters: dict[str, Any]
     specs: list[RunSpec]
+    kept: list[int]  # steps at which it wants the weights of its runs
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def make_plan(
     plans = []
     for path in plan.find(notebooks):
         parameters = plan.settings(path, scale, dict(settings or {}))
-        plans.append(Plan(path, parameters, plan.planned_specs(path, parameters)))
+        plans.append(Plan(path, parameters, *plan.planned_runs(path, parameters)))
     return plans
 
 
@@ -120,7 +121,7 @@ def build(
     out = default_folder(notebooks, scale, settings, fresh) if out is None else out
     store = _fresh_store() if fresh else store or Store()
     plans, waiting = (plans, []) if notebooks or train or fresh else _ready(plans, store, jobs, say)
-    ensure([spec for one in plans for spec in one.specs], store, device, jobs, train, fresh, say, watch)
+    ensure(plans, store, device, jobs, train, fresh, say, watch)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".report-", dir=out.parent) as folder:
         work, site = Path(folder) / "work", Path(folder) / "site"
@@ -167,7 +168,7 @@ def _fresh_store() -> Store:
 
 
 def ensure(
-    specs: Sequence[RunSpec],
+    plans: Sequence[Plan],
     store: Store,
     device: str,
     jobs: int | None,
@@ -181,14 +182,18 @@ def ensure(
 
     Raises MissingRuns if there are any and `train` is not given.
     """
-    absent = list({spec.id: spec for spec in specs}.values()) if fresh else missing(specs, store)
+    specs = list({spec.id: spec for one in plans for spec in one.specs}.values())
+    absent = specs if fresh else missing(specs, store)
     if not absent:
         return
     hours = estimate(absent, Store() if fresh else store, jobs)  # from what is recorded of their like
     if not train:
         raise MissingRuns(absent, hours)
     say(f"training {len(absent)} runs, about {duration(hours * 3600)}")
-    sweep(absent, store=store, device=device, jobs=jobs, fresh=fresh, watch=watch)
+    keep = {spec.id: one.kept for one in plans if one.kept for spec in one.specs}
+    for steps in {tuple(keep.get(spec.id, ())) for spec in absent}:
+        chosen = [spec for spec in absent if tuple(keep.get(spec.id, ())) == steps]
+        sweep(chosen, store=store, device=device, jobs=jobs, fresh=fresh, keep_weights=steps, watch=watch)
 
 
 def duration(seconds: float) -> str:

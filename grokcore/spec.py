@@ -86,7 +86,9 @@ class RunSpec(Part):
                 f"{self.task.n_rows - self.n_train} for validation: both need at least one"
             )
         if self.mirrors_together and self.task.n_operands != 2:
-            raise ValueError(f"mirrors_together is defined for two operands, given {self.task.n_operands}: leave it out")
+            raise ValueError(
+                f"mirrors_together is defined for two operands, given {self.task.n_operands}: leave it out"
+            )
         return self
 
     @property

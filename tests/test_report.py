@@ -206,6 +206,15 @@ def test_claim_is_found_where_its_notebook_first_names_it(built: report.Report) 
     assert '<td class="claim-id">msu-1</td>\n<td>Again.</td>' in text
 
 
+def test_runs_trained_for_a_notebook_keep_the_weights_that_it_wants(tmp_path: Path) -> None:
+    store, other = Store(tmp_path / "cache", tmp_path / "records"), SPEC.model_copy(update={"seed": 1})
+    plans = [report.Plan(tmp_path, {}, [SPEC], kept=[0, 4]), report.Plan(tmp_path, {}, [SPEC, other], kept=[])]
+    said: list[str] = []
+    report.ensure(plans, store, "cpu", 1, True, False, said.append, None)
+    assert list(store.weights(SPEC.id)) == [0, 4] and not store.has_weights(other.id)
+    assert not missing([SPEC, other], store) and said[0].startswith("training 2 runs")
+
+
 def test_nothing_half_written_is_left(built: report.Report) -> None:
     left = {path.name for path in built.folder.parent.iterdir()}
     assert left == {"01_good.ipynb", "02_bad.ipynb", "out", "cache", "said"}
