@@ -38,7 +38,7 @@ def trained(here: Store) -> Store:
     return here
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["report"], ["runs"], ["bench"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["report"], ["plan"], ["runs"], ["bench"]])
 def test_help_has_examples_that_parse(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([*command, "--help"])
@@ -216,6 +216,23 @@ def test_record_packs_the_runs_that_a_notebook_names(
         assert trained.recorded() == {SPEC.id: "09_tiny"}
         printed = capsys.readouterr().out
         assert "recorded 1 runs" in printed and ("1 of 2 are not trained yet" in printed) == said
+
+
+def test_plan_says_how_many_runs_are_missing_and_what_they_take(
+    trained: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = SPEC.model_copy(update={"seed": 7})
+    plans = [
+        report.Plan(tmp_path / f"{name}.ipynb", {}, specs, []) for name, specs in (("a", [SPEC, other]), ("b", [SPEC]))
+    ]
+    monkeypatch.setattr(report, "make_plan", lambda _, scale: plans[: 2 if scale == "cpu" else 1])
+    (cost,) = report.cost("cpu", trained, jobs=1)  # b asks for what a has already
+    assert (cost.notebook, cost.n_runs, cost.n_missing, cost.run_steps) == ("a", 2, 1, 2 * SPEC.steps)
+    assert 0 < cost.hours_missing == pytest.approx(cost.hours / 2)
+    assert cli.main(["plan", "--jobs", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "plan cpu" in printed and "plan full" in printed and printed.count(" all ") == 2
+    assert cli.main(["plan", "full"]) == 0 and "plan cpu" not in capsys.readouterr().out
 
 
 def test_record_measures_the_invariance_of_periodic_networks(trained: Store, tmp_path: Path) -> None:
