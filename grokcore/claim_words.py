@@ -13,7 +13,8 @@ from grokcore.stats import median_time, wilson
 
 PART = "part: "
 BUDGET = "_budget"
-MOST_GAPS = 6
+MOST_GAPS = 3
+BRACKETS = "In brackets: the range over the seeds; for steps and epochs the 95 % interval of the Kaplan-Meier median."
 SHOWN = ("operation", "alpha", "optimizer", "weight_decay")
 
 
@@ -75,9 +76,7 @@ def fill(template: str, table: pd.DataFrame) -> str:
         raise ClaimsError(f"the sentence {template!r} needs {error}; the statistic gives {listed(shown)}") from None
     if len(table) == 1:
         return sentence
-    return (
-        f"Over {len(table)} seeds, as median [range], for reached steps Kaplan-Meier median [95 % interval]: {sentence}"
-    )
+    return f"{len(table)} seeds, medians: {sentence}"
 
 
 def counted(table: pd.DataFrame) -> str:

@@ -21,7 +21,7 @@ from grokcore.claim_file import Judgement
 from grokcore.claim_file import load as load
 from grokcore.claim_times import Parts, Values
 from grokcore.claim_weights import FOURIER
-from grokcore.claim_words import BUDGET, PART, counted, fill, gaps, listed, nearest
+from grokcore.claim_words import BRACKETS, BUDGET, PART, counted, fill, gaps, listed, nearest
 from grokcore.claim_words import ClaimsError as ClaimsError
 
 Level = Literal["holds", "holds partly", "fails", "undecided"]
@@ -99,6 +99,8 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
         measured = " ".join(filter(None, (v.measured, v.reason, v.leaning)))
         said, measured = (re.sub(r"([\\*_|`$])", r"\\\1", text) for text in (v.statement, measured))
         rows.append(f"| {v.id} | {said} | **{v.verdict}** | {measured} |")
+    if any(v.n_seeds > 1 for v in verdicts):
+        rows += ["", f"*{BRACKETS}*"]
     if not any(v.n_runs for v in verdicts):
         rows += ["", "*None of these runs has the source's settings: the verdicts need those of a plan.*"]
     return "\n".join(rows)

@@ -15,6 +15,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from grokcore import analysis, claims, fourier, invariance, plots, stats, style
+from grokcore.claim_words import BRACKETS
 from grokcore.pages import Page, templates
 from grokcore.spec import msu
 from grokcore.store import Store, repository
@@ -106,6 +107,7 @@ def front_page(
             tally=_tally(rows),
             figures=_figures(rows),
             marks=MARKS,
+            brackets=BRACKETS,
             documents=sources["documents"],
             literature=sources["literature"],
             topics=sources["topics"],
