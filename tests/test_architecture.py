@@ -121,4 +121,4 @@ figure = front.grokking_figure(found.curves)
 page = front.front_page(found, [], [], figure, "0")
 print(found.n_runs == len(runs), "<svg" in page.body, page.body.count('<tr id="'))
 """
-    assert run(code).split() == ["True", "True", "31"]
+    assert run(code).split() == ["True", "True", "44"]
