@@ -207,7 +207,12 @@ def test_an_unknown_claim_gets_the_nearest_id():
 def test_markdown_has_one_row_a_verdict_and_shows_an_operation_as_it_is_written():
     verdicts = [claims.evaluate(id, seeds(4000.0, 4000.0, 4000.0)) for id in ("msu-1", "msu-2")]
     rows = claims.markdown(verdicts).splitlines()
-    assert len(rows) == 6 and rows[5].startswith("*In brackets: ") and rows[2].startswith("| msu-1 |") and "| **confirmed** |" in rows[2]
+    assert (
+        len(rows) == 6
+        and rows[5].startswith("*In brackets: ")
+        and rows[2].startswith("| msu-1 |")
+        and "| **confirmed** |" in rows[2]
+    )
     assert r"x\*y + y\*y does not reach it. | **not settled** |" in rows[3]
     assert "the verdicts need those of a plan" in claims.markdown(verdicts[1:])
 
