@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ import pandas as pd
 
 from grokcore import tasks
 from grokcore.spec import RunSpec
-from grokcore.store import RecordError, Store
+from grokcore.store import RecordError, Store, replacing
 
 FILE = "answers.csv"  # a line a run and step, its answers in the order of the rows, separated by spaces
 COLUMNS = ["run", "step", "row", "answer"]
@@ -87,9 +86,8 @@ def record(store: Store, specs: Sequence[RunSpec]) -> None:
     known = recorded(store)
     both = pd.concat([*([known] if len(known) else []), measured(new, store)], ignore_index=True)
     lines = both.groupby(["run", "step"], sort=False)["answer"].agg(lambda found: " ".join(map(str, found)))
-    part = store.records / f".{FILE}.part"
-    lines.to_frame("answers").reset_index().to_csv(part, index=False)
-    os.replace(part, store.records / FILE)
+    with replacing(store.records / FILE) as part:
+        lines.to_frame("answers").reset_index().to_csv(part, index=False)
 
 
 def _tidy(run: str, step: int, found: np.ndarray) -> pd.DataFrame:

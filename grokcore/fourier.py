@@ -8,7 +8,6 @@ the numbers 1 to p - 1 in the order of the powers of a primitive root.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from grokcore import tasks
 from grokcore.parts import SpecError, is_prime
 from grokcore.spec import RunSpec
-from grokcore.store import RecordError, Store
+from grokcore.store import RecordError, Store, replacing
 
 FILE = "fourier.csv"
 TYPES: dict[Any, Any] = {"run": str, "step": int, "measure": str, "frequency": int, "value": float}
@@ -184,10 +183,8 @@ def record(store: Store, specs: Sequence[RunSpec]) -> None:
         return
     known = recorded(store)
     both = pd.concat([*([known] if len(known) else []), measured(new, store)], ignore_index=True)
-    store.records.mkdir(parents=True, exist_ok=True)
-    part = store.records / f".{FILE}.part"
-    both[COLUMNS].to_csv(part, index=False, float_format="%.6g")
-    os.replace(part, store.records / FILE)
+    with replacing(store.records / FILE) as part:
+        both[COLUMNS].to_csv(part, index=False, float_format="%.6g")
 
 
 def _refused(spec: RunSpec) -> str:

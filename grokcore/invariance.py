@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import pandas as pd
 
 from grokcore.architectures import PeriodicConfig
 from grokcore.spec import RunSpec
-from grokcore.store import RecordError, Store
+from grokcore.store import RecordError, Store, replacing
 
 FILE = "invariance.csv"
 COLUMNS = ["run", "parameter", "n_weights", "change", "scale_invariant"]
@@ -37,6 +36,5 @@ def record(store: Store, specs: Sequence[RunSpec]) -> None:
 
     measured = pd.concat([scale_invariance(spec).assign(run=spec.id) for spec in new])
     both = pd.concat([known, measured], ignore_index=True) if len(known) else measured
-    part = store.records / f".{FILE}.part"
-    both[COLUMNS].to_csv(part, index=False, float_format="%.9g")
-    os.replace(part, store.records / FILE)
+    with replacing(store.records / FILE) as part:
+        both[COLUMNS].to_csv(part, index=False, float_format="%.9g")

@@ -154,11 +154,11 @@ class Store:
         self.cache.mkdir(parents=True, exist_ok=True)
         if weights:
             flat = {f"{step}/{name}": value for step, named in weights.items() for name, value in named.items()}
-            with _replacing(self._path(record.spec.id).with_suffix(".safetensors")) as path:
+            with replacing(self._path(record.spec.id).with_suffix(".safetensors")) as path:
                 save_file(flat, path)
         table = pa.Table.from_pandas(record.curve, preserve_index=False)
         table = table.replace_schema_metadata({KEY: json.dumps(record.header()).encode()})
-        with _replacing(self._path(record.spec.id)) as path:
+        with replacing(self._path(record.spec.id)) as path:
             _write(table, path)
 
     def has_weights(self, run: str) -> bool:
@@ -189,10 +189,10 @@ class Store:
         curves = pd.concat([record.curve.assign(run=record.spec.id) for record in records], ignore_index=True)
         curves = curves[["run", *(name for name in curves.columns if name != "run")]]
         self.records.mkdir(parents=True, exist_ok=True)
-        with _replacing(self.records / f"{experiment}.parquet") as path:
+        with replacing(self.records / f"{experiment}.parquet") as path:
             _write(pa.Table.from_pandas(curves, preserve_index=False), path)
         headers = {"runs": {record.spec.id: record.header() for record in records}}
-        with _replacing(self.records / f"{experiment}.json") as path:
+        with replacing(self.records / f"{experiment}.json") as path:
             path.write_text(json.dumps(headers, indent=1) + "\n")
         self._tables.pop(experiment, None)
         return [record.spec.id for record in records]
@@ -238,8 +238,9 @@ def _damage(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name in the same folder, and move the file to `path` if the block succeeds."""
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name in the same folder, and move the file to `path` if the block succeeds; makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:
