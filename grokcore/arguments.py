@@ -9,7 +9,7 @@ from typing import Any
 
 from grokcore import __version__, bench, plan
 from grokcore.architectures import MODELS
-from grokcore.parts import OPERATIONS, OPTIMIZERS
+from grokcore.parts import OPERATIONS, OPTIMIZERS, nearest
 from grokcore.spec import msu, periodic, pku, power
 
 SETTINGS = {"msu": msu, "periodic": periodic, "power": power, "pku": pku}
@@ -30,6 +30,7 @@ REPORT = """examples:
 BENCH = """examples:
   grokcore bench
       the engine against the source's own loop and against its matrix products (minutes)
+  grokcore bench lstm sum-2
   grokcore bench --full --json benchmarks/cpu.json
   grokcore bench --device cuda --json benchmarks/gpu.json"""
 PLAN = """examples:
@@ -146,6 +147,7 @@ def _add_runs(commands: Any) -> None:
 
 def _add_bench(commands: Any) -> None:
     add = _command(commands, "bench", "Time the engine, the loop it is compared with, and the floor under it.", BENCH)
+    add.add_argument("cases", type=_case, nargs="*", metavar="case", help=f"of {', '.join(bench.CASES)} (default: all)")
     add.add_argument("--device", default="cpu", help="cpu, cuda, … (default: cpu)")
     add.add_argument("--full", action="store_true", help="also how a step grows with p, depth, R and processes")
     add.add_argument("--rounds", type=_positive, default=bench.ROUNDS, metavar="N", help="default: %(default)s")
@@ -155,6 +157,12 @@ def _add_bench(commands: Any) -> None:
 
 def _add_set(add: argparse.ArgumentParser, does: str) -> None:
     add.add_argument("--set", dest="set", type=_setting, action="append", default=[], metavar="NAME=VALUE", help=does)
+
+
+def _case(text: str) -> str:
+    if text not in bench.CASES:
+        raise argparse.ArgumentTypeError(f"no case is called {text!r}; {nearest(text, bench.CASES)}")
+    return text
 
 
 def _positive(text: str) -> int:

@@ -12,15 +12,20 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from grokcore import tasks
+from grokcore.grouping import runs_that_pay
 from grokcore.pool import cores
-from grokcore.spec import RunSpec, msu, periodic, replace
+from grokcore.spec import RunSpec, msu, periodic, pku, pku_sum, power, replace
 from grokcore.timing import Processes, Side
 
 WINDOW = 200  # steps of a window
 EVALUATIONS = 4  # evaluations of a window
 ROUNDS = 3
 SHARP = 0.9  # of the rate of a large product: below, the floor would be one that could be lower
-CASES: dict[str, RunSpec] = {"msu": msu(), "periodic-1": periodic(1), "periodic-2": periodic(2)}
+CASES: dict[str, RunSpec] = {
+    **{"msu": msu(), "periodic-1": periodic(1), "periodic-2": periodic(2), "decoder": power()},
+    **{name: pku(name) for name in ("encoder", "mlp", "lstm")},
+    **{f"sum-{k}": pku_sum(k) for k in (2, 3, 4)},
+}
 GROWTH: dict[str, tuple[str, Sequence[int]]] = {
     "p": ("p", (23, 47, 97, 197, 397)),
     "depth": ("n_layers", (1, 2, 4, 8)),
@@ -30,17 +35,21 @@ Row = dict[str, Any]
 Say = Callable[[str], None]
 
 
-def run(device: str = "cpu", full: bool = False, rounds: int = ROUNDS, say: Say = print) -> list[Row]:
-    """Time every case on a device and return a row each; with `full` also the growth with p, depth, R and processes.
+def run(
+    device: str = "cpu", full: bool = False, rounds: int = ROUNDS, say: Say = print, cases: Sequence[str] = ()
+) -> list[Row]:
+    """Time cases (default: all) on a device and return a row each; with `full` also growth with p, depth, R, processes.
 
     Times are in milliseconds a run-step, evaluation included unless the name says `step`. On a CPU the engine has one
-    process a core, with one thread; on a GPU there is a row for each R.
+    process a core, with one thread, and trains several runs at once where their step is small (`R`); on a GPU there is
+    a row for each R.
     """
     n = cores()
     rows: list[Row] = []
     with Processes([*[1] * n, n]) as processes:
         about = {"device": device, "machine": _machine(device), **_versions()}
-        for name, spec in CASES.items():
+        for name in cases or CASES:
+            spec = CASES[name]
             say(f"{name}: {rounds} rounds")
             case = (
                 _cpu_case(processes, spec, n, rounds) if device == "cpu" else _gpu_case(processes, spec, device, rounds)
@@ -55,6 +64,11 @@ def run(device: str = "cpu", full: bool = False, rounds: int = ROUNDS, say: Say 
 def evaluations_per_step(spec: RunSpec) -> float:
     """Return how many evaluations the schedule of a run makes for every step."""
     return len(tasks.evaluation_steps(spec.steps)) / spec.steps
+
+
+def whole_epochs(spec: RunSpec) -> int:
+    """Return the steps of a window of the reference: it looks at the validation set after each of its epochs."""
+    return -(-WINDOW // spec.steps_per_epoch) * spec.steps_per_epoch
 
 
 def _machine(device: str) -> str:
@@ -74,21 +88,23 @@ def _versions() -> Row:
 
 
 def _cpu_case(processes: Processes, spec: RunSpec, n: int, rounds: int) -> Iterator[Row]:
-    """Time the engine and its products in one process and in one a core; the reference on all threads and one each."""
-    engine, evaluation, reference, products = (
-        Side(kind, spec) for kind in ("engine", "evaluation", "reference", "floor")
-    )
+    """Time the engine and its products in one process and in one a core; the reference on all threads and one each.
+
+    The engine trains as many runs at once as it would take of this kind.
+    """
+    R, window = runs_that_pay(spec), whole_epochs(spec)
+    engine, evaluation, products = (Side(kind, spec, R) for kind in ("engine", "evaluation", "floor"))
+    alone, reference = Side("engine", spec), Side("reference", spec)
     every, threaded, share = range(n), (n,), evaluations_per_step(spec)
-    operations = processes.value(Side("operations", spec))
+    operations = processes.value(Side("operations", spec, R)) / R
     measured: list[Row] = []
     for _ in range(rounds):
-        step, floor = processes.time(engine, WINDOW) / WINDOW, processes.time(products, WINDOW) / WINDOW
-        step_all = processes.time(engine, WINDOW, every) / WINDOW / n
-        floor_all = processes.time(products, WINDOW, every) / WINDOW / n
-        evaluate = processes.time(evaluation, EVALUATIONS) / EVALUATIONS
-        evaluate_all = processes.time(evaluation, EVALUATIONS, every) / EVALUATIONS / n
-        plain = processes.time(reference, WINDOW, threaded) / WINDOW
-        plain_all = processes.time(reference, WINDOW, every) / WINDOW / n
+        step, floor = (processes.time(side, WINDOW) / WINDOW / R for side in (engine, products))
+        step_all, floor_all = (processes.time(side, WINDOW, every) / WINDOW / R / n for side in (engine, products))
+        evaluate = processes.time(evaluation, EVALUATIONS) / EVALUATIONS / R
+        evaluate_all = processes.time(evaluation, EVALUATIONS, every) / EVALUATIONS / R / n
+        plain = processes.time(reference, window, threaded) / window
+        plain_all = processes.time(reference, window, every) / window / n
         rate = processes.value(Side("product rate", spec))
         whole = step_all + share * evaluate_all
         row: Row = {"reference_ms_per_run_step": 1e3 * plain, "two_references_ms_per_run_step": 1e3 * plain_all}
@@ -97,8 +113,9 @@ def _cpu_case(processes: Processes, spec: RunSpec, n: int, rounds: int) -> Itera
         row |= {"floor_ratio": step / floor, "evaluation_share": share * evaluate / (step + share * evaluate)}
         row |= {"gain_of_processes": step / step_all, "gain_of_processes_floor": floor / floor_all}
         row |= {"floor_gflops": operations / floor / 1e9, "floor_rate_share": operations / floor / rate}
+        row |= {"gain_of_runs": processes.time(alone, WINDOW) / WINDOW / step if R > 1 else 1.0}
         measured.append(row)
-    yield _summary(measured) | {"R": 1, "processes": n, "threads": 1, "reference_threads": n, "operations": operations}
+    yield _summary(measured) | {"R": R, "processes": n, "threads": 1, "reference_threads": n, "operations": operations}
 
 
 def _gpu_case(processes: Processes, spec: RunSpec, device: str, rounds: int) -> Iterator[Row]:
@@ -116,12 +133,13 @@ def _gpu_case(processes: Processes, spec: RunSpec, device: str, rounds: int) -> 
 def _gpu_row(processes: Processes, spec: RunSpec, R: int, device: str, rounds: int, share: float) -> Row:
     engine, evaluation, products = (Side(kind, spec, R, device) for kind in ("engine", "evaluation", "floor"))
     operations, moved = (processes.value(Side(kind, spec, R, device)) / R for kind in ("operations", "bytes"))
+    window = whole_epochs(spec)
     measured: list[Row] = []
     for _ in range(rounds):
         step = processes.time(engine, WINDOW) / WINDOW / R
         whole = step + share * processes.time(evaluation, EVALUATIONS) / EVALUATIONS / R
         floor = processes.time(products, WINDOW) / WINDOW / R
-        plain = processes.time(Side("reference", spec, R, device), WINDOW) / WINDOW
+        plain = processes.time(Side("reference", spec, R, device), window) / window
         rate, width = (processes.value(Side(kind, spec, R, device)) for kind in ("product rate", "bandwidth"))
         row: Row = {"reference_ms_per_run_step": 1e3 * plain, "ms_per_run_step": 1e3 * whole}
         row |= {"run_steps_per_second": 1 / whole, "job_speedup": plain / whole}

@@ -132,7 +132,7 @@ def _plan(given: argparse.Namespace) -> int:
 
 
 def _bench(given: argparse.Namespace) -> int:
-    rows = bench.run(pool.device_of(given.device), given.full, given.rounds, say=terminal.say)
+    rows = bench.run(pool.device_of(given.device), given.full, given.rounds, terminal.say, given.cases)
     print(terminal.bench_table(rows))
     if given.json is not None:
         given.json.write_text(json.dumps(rows, indent=1) + "\n")

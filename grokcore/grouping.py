@@ -28,13 +28,13 @@ def cpu_groups(specs: Sequence[RunSpec], jobs: int) -> list[list[RunSpec]]:
     """Group runs whose step is so small that launching it outweighs it; the others are alone."""
     groups: list[list[RunSpec]] = []
     for group in _programs(specs):
-        size = max(1, min(_runs_that_pay(group[0]), -(-len(group) // jobs)))
+        size = max(1, min(runs_that_pay(group[0]), -(-len(group) // jobs)))
         groups += [group[i : i + size] for i in range(0, len(group), size)]
     place = {spec.id: i for i, spec in enumerate(specs)}
     return sorted(groups, key=lambda group: place[group[0].id])
 
 
-def _runs_that_pay(spec: RunSpec) -> int:
+def runs_that_pay(spec: RunSpec) -> int:
     """Return how many runs together make a step of `SMALL_STEP` operations, at most `MOST_RUNS`, on a CPU."""
     from grokcore import models
     from grokcore.stepping import COMPILE_FROM

@@ -1,8 +1,8 @@
 """What the benchmark compares with: the training loop that the source `msu` describes, written plainly.
 
 One run at a time; shuffled mini-batches; loss and accuracy fetched at every step; the whole validation set after every
-epoch. The network of `msu` is torch's own `TransformerEncoder`; others are the package's modules, every position
-computed for every example.
+epoch, in batches of 512 or, where that is larger, of the training's. The network of `msu` is torch's own
+`TransformerEncoder`; others are the package's modules, every position computed for every example.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def train_plainly(spec: RunSpec, device: str = "cpu") -> Iterator[dict[str, floa
             step += 1
             if step == spec.steps:
                 break
-        yield measured | evaluate_plainly(model, tokens, labels, validation, spec.batch_size)
+        yield measured | evaluate_plainly(model, tokens, labels, validation, max(512, spec.batch_size))
 
 
 @torch.no_grad()

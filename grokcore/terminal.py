@@ -124,6 +124,7 @@ def bench_table(rows: Sequence[dict[str, Any]]) -> str:
         line |= {"ours ms": row["ms_per_run_step"], "speed-up": f"{row['job_speedup']:.2f} ({low:.2f} to {high:.2f})"}
         line |= {"over two references": row.get("job_speedup_vs_two_references"), "step over floor": row["floor_ratio"]}
         line |= {"evaluation": f"{row['evaluation_share']:.1%}", "gain of processes": row.get("gain_of_processes")}
+        line |= {"gain of runs together": row.get("gain_of_runs")}
         sharp = row["floor_rate_share"] >= bench.SHARP
         line |= {"floor's rate": f"{row['floor_rate_share']:.0%}{'' if sharp else ' (not sharp)'}"}
         lines.append(line)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from grokcore import bench, cli, terminal
-from grokcore.spec import msu
+from grokcore.spec import msu, pku_sum
 from grokcore.timing import Side
 
 STEP, FLOOR, EVALUATION, REFERENCE = 0.020, 0.010, 0.1, 0.050  # seconds of one process alone
@@ -46,6 +46,26 @@ def test_a_row_of_the_cpu_holds_the_ratios_of_its_times() -> None:
     assert row["evaluation_share"] == pytest.approx(share * EVALUATION / (STEP + share * EVALUATION))
     assert row["floor_gflops"] == pytest.approx(100) and row["floor_rate_share"] == pytest.approx(1 / 1.1)
     assert row["rounds"] == 3 and row["spread"]["floor_ratio"] == pytest.approx([2.0, 2.0])
+    assert row["R"] == 1 and row["gain_of_runs"] == 1
+
+
+def test_small_steps_are_timed_as_many_at_once_as_the_engine_takes() -> None:
+    class Together(Clock):
+        """R runs take as long as two."""
+
+        def time(self, side: Side, n: int, among: Sequence[int] = (0,)) -> float:
+            return super().time(side, n, among) * (2 / side.R if side.R > 1 else 1)
+
+    (row,) = bench._cpu_case(Together(), pku_sum(2), 2, 1)  # pyright: ignore[reportArgumentType]
+    assert row["R"] == 16 and row["gain_of_runs"] == pytest.approx(8)
+    assert row["step_ms_one_process"] == pytest.approx(1e3 * STEP / 8)  # of a run-step
+    assert row["floor_gflops"] == pytest.approx(1e9 / (FLOOR / 8) / 1e9)
+
+
+def test_the_reference_is_timed_in_whole_epochs() -> None:
+    for spec in (msu(), pku_sum(2), pku_sum(3), pku_sum(4)):
+        steps = bench.whole_epochs(spec)
+        assert steps % spec.steps_per_epoch == 0 and bench.WINDOW <= steps < bench.WINDOW + spec.steps_per_epoch
 
 
 def test_a_row_of_a_gpu_counts_run_steps() -> None:
@@ -78,6 +98,26 @@ def test_command_times_real_processes_and_writes_their_rows(
     assert {row["grows_with"] for row in growth} == {"p", "R", "processes"}
     said = capsys.readouterr().out
     assert "msu" in said and "step over floor" in said and "wrote" in said
+
+
+def test_single_cases_are_timed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Processes(Clock):
+        def __init__(self, threads: Sequence[int]) -> None:
+            assert threads == [1, 1, 2]
+
+        def __enter__(self) -> "Processes":
+            return self
+
+        def __exit__(self, *_: Any) -> None:
+            pass
+
+    monkeypatch.setattr(bench, "Processes", Processes)
+    monkeypatch.setattr(bench, "cores", lambda: 2)
+    assert [row["case"] for row in bench.run(cases=["lstm", "sum-2"])] == ["lstm", "sum-2"]
+    assert [row["case"] for row in bench.run()] == list(bench.CASES)
+    with pytest.raises(SystemExit):
+        cli.main(["bench", "lstn"])
+    assert "no case is called 'lstn'; did you mean 'lstm'" in capsys.readouterr().err
 
 
 def test_a_floor_that_is_not_sharp_is_said_to_be_so() -> None:
