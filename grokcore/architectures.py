@@ -28,8 +28,9 @@ class GrokformerConfig(Part):
 class PeriodicConfig(Part):
     """The transformer of the source `periodic`: LayerNorm before each sublayer, in the MLP and before the last layer.
 
-    `affine` gives every LayerNorm a gain and a bias; `layernorm=False` removes them all (the control);
-    `operator_tokens` shows the network x ∘ y = in place of x y.
+    With `norm_first=False` LayerNorms stand after each sum in place of before each sublayer; `affine` gives every
+    LayerNorm a gain and a bias; `layernorm=False` removes them all (the control); `operator_tokens` shows the network
+    x ∘ y = in place of x y.
     """
 
     name: Literal["periodic"] = "periodic"
@@ -39,12 +40,15 @@ class PeriodicConfig(Part):
     d_mlp: int = Field(default=512, ge=1, le=16384)
     layernorm: bool = True
     affine: bool = False
+    norm_first: bool = True
     operator_tokens: bool = False
 
     @model_validator(mode="after")
     def _heads_divide(self) -> PeriodicConfig:
         if self.affine and not self.layernorm:
             raise ValueError("affine=True changes nothing without LayerNorm: leave it out or set layernorm=True")
+        if not (self.norm_first or self.layernorm):
+            raise ValueError("norm_first=False changes nothing without LayerNorm: leave it out or set layernorm=True")
         return _check_heads(self)
 
 

@@ -17,11 +17,11 @@ TOGETHER = "all weights"
 
 
 def drops_with_jumps(cells: Cells, at_least: int, room: float, gain: float) -> Finding:
-    """Judge for both networks whether training accuracy drops again and again and validation jumps each time."""
+    """Judge for each network whether training accuracy drops again and again and validation jumps each time."""
     parts: Parts = {}
     values: Values = {}
-    for name in NETWORKS:
-        drops, budget = collapses(cells[name]), float(cells[name]["steps"].iloc[0])
+    for name, curve in cells.items():
+        drops, budget = collapses(curve), float(curve["steps"].iloc[0])
         before, gains = column(drops, "val_before"), column(drops, "val_after") - column(drops, "val_before")
         jumps = (gains >= gain)[(before < room) & (column(drops, "recovered") > 0)]
         parts[f"drops recur, {name}"] = len(drops) >= at_least

@@ -25,6 +25,8 @@ from grokcore.claim_words import BRACKETS, BUDGET, PART, counted, fill, gaps, li
 from grokcore.claim_words import ClaimsError as ClaimsError
 
 Level = Literal["holds", "holds partly", "fails", "undecided"]
+# What no source has done where its claim does not say so: a run with such a change counts only in a cell that names it.
+UNCHANGED = {"weight_noise": 0, "update_noise": 0, "decay_to_init": 0, "mirrors_together": 0, "norm_first": 1}
 
 
 @dataclass(frozen=True)
@@ -136,19 +138,22 @@ def select(cell: dict[str, Any], curves: pd.DataFrame) -> dict[int, pd.DataFrame
 
     A run matches if its budget is no smaller, all columns named in the cell have its values (None: any) and it
     reached the cell's budget or overflowed on the way; stopped early after it had generalised, if the cell names
-    `early_stop`. Of several with one seed the longest is taken. Rows whose weights are not finite are left out. Raises
-    ClaimsError if the frame lacks a column.
+    `early_stop`. What is listed in `UNCHANGED` has to be so unless the cell names it. Of several with one seed the
+    longest is taken. Rows whose weights are not finite are left out. Raises ClaimsError if the frame lacks a column.
     """
     budget, wanted = cell["budget"], {k: v for k, v in cell.items() if k != "budget" and v is not None}
     lacking = [name for name in ("run", "seed", "steps", "step", "status", *wanted) if name not in curves]
     if lacking:
         raise ClaimsError(f"the curves lack the columns {', '.join(lacking)}; pass a frame made by grokcore.sweep")
+    changed = [name for name in UNCHANGED if name in curves and name not in cell]
     ends = curves.drop_duplicates("run", keep="last").to_dict("records")
     chosen: dict[int, pd.DataFrame] = {}
     for end in sorted(ends, key=lambda end: (-end["steps"], str(end["run"]))):
         over = end["status"] == "nonfinite" or (end["status"] == "stopped early" and "early_stop" in cell)
         complete = end["steps"] >= budget and (end["step"] >= budget or over)
         if end["seed"] in chosen or not complete or not all(_same(end[name], wanted[name]) for name in wanted):
+            continue
+        if any(not pd.isna(end[name]) and not _same(end[name], UNCHANGED[name]) for name in changed):
             continue
         curve = curves.loc[(curves["run"] == end["run"]) & (curves["step"] <= budget)]
         curve = curve.loc[np.isfinite(curve["weight_norm"].astype(float))].assign(steps=budget)

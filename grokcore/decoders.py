@@ -146,11 +146,13 @@ class Grokformer(nn.Module):
 
 
 class PeriodicBlock(nn.Module):
-    """Attention without biases and an MLP, each behind a LayerNorm, a third LayerNorm in the MLP after its ReLU."""
+    """Attention without biases and an MLP, each with a LayerNorm before it (without `norm_first` after the sum), and a
+    third LayerNorm in the MLP after its ReLU.
+    """
 
     def __init__(self, config: PeriodicConfig) -> None:
         super().__init__()
-        d, affine = config.d_model, config.affine
+        d, affine, self.norm_first = config.d_model, config.affine, config.norm_first
         self.W_Q, self.W_K, self.W_V, self.W_O = (nn.Linear(d, d, bias=False) for _ in range(4))
         self.W_in, self.W_out = nn.Linear(d, config.d_mlp), nn.Linear(config.d_mlp, d)
         self.norm_attention, self.norm_in, self.norm_mlp = (
@@ -163,11 +165,18 @@ class PeriodicBlock(nn.Module):
         nn.init.zeros_(self.W_out.bias)
 
     def project(self, x: Tensor) -> Tensor:
-        return F.linear(self.norm_attention(x), torch.cat([self.W_Q.weight, self.W_K.weight, self.W_V.weight]))
+        read = self.norm_attention(x) if self.norm_first else x
+        return F.linear(read, torch.cat([self.W_Q.weight, self.W_K.weight, self.W_V.weight]))
 
     def finish(self, x: Tensor, mixed: Tensor, _: Drop = keep) -> Tensor:  # the source has no dropout
         x = x + self.W_O(mixed)
-        return x + self.W_out(self.norm_mlp(F.relu(self.W_in(self.norm_in(x)))))
+        if self.norm_first:
+            return x + self._mlp(self.norm_in(x))
+        x = self.norm_attention(x)
+        return self.norm_in(x + self._mlp(x))
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        return self.W_out(self.norm_mlp(F.relu(self.W_in(x))))
 
 
 class PeriodicTransformer(nn.Module):
@@ -175,8 +184,8 @@ class PeriodicTransformer(nn.Module):
 
     The source names the places of its LayerNorms but not their side of the sublayers; before each sublayer is our
     choice. `scale_invariant` names the weights that can be multiplied together by any C > 0 without changing the
-    function: all that is written into the residual stream (which is always read through a LayerNorm), and the MLP's
-    first layer.
+    function: the MLP's first layer and, where the residual stream is always read through a LayerNorm (`norm_first`),
+    all that is written into it.
     """
 
     shares_first_token = True
@@ -191,12 +200,10 @@ class PeriodicTransformer(nn.Module):
         self.norm_final = nn.LayerNorm(d, elementwise_affine=config.affine) if config.layernorm else nn.Identity()
         self.W_U = nn.Linear(d, task.p, bias=False)
         nn.init.normal_(self.W_U.weight, std=1 / math.sqrt(d))
-        invariant = ("W_O.weight", "W_in.weight", "W_in.bias", "W_out.weight", "W_out.bias")
-        names = [
-            "W_E",
-            "W_pos",
-            *(f"blocks.{i}.{name}" for i in range(config.n_layers) for name in invariant),
-        ]
+        written = ("W_O.weight", "W_out.weight", "W_out.bias") if config.norm_first else ()
+        invariant = ("W_in.weight", "W_in.bias", *written)
+        names = [f"blocks.{i}.{name}" for i in range(config.n_layers) for name in invariant]
+        names = ["W_E", "W_pos", *names] if config.norm_first else names
         self.scale_invariant = tuple(names) if config.layernorm else ()
 
     def forward(self, tokens: Tensor, share: bool = False) -> Tensor:

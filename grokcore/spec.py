@@ -26,7 +26,7 @@ from grokcore.architectures import (
 )
 from grokcore.parts import OPTIMIZERS, SGD, Adam, AdamW, Part, RMSprop, Seed, SpecError, Task, nearest
 
-MODEL_COLUMNS = ("n_layers", "d_model", "d_mlp", "layernorm", "affine", "readout", "operator_tokens")
+MODEL_COLUMNS = ("n_layers", "d_model", "d_mlp", "layernorm", "affine", "norm_first", "readout", "operator_tokens")
 OPTIMIZER_COLUMNS = ("lr", "weight_decay", "momentum", "warmup")
 
 

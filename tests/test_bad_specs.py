@@ -62,6 +62,7 @@ BAD: dict[str, tuple[Any, tuple[str, ...]]] = {
     "nesterov": (lambda: SGD(nesterov=True), ("nesterov", "momentum > 0")),
     "warmup": (lambda: SGD(warmup=-1), ("warmup", "given -1", "greater than or equal to 0")),
     "heads": (lambda: msu(d_model=130), ("n_heads = 4", "d_model = 130")),
+    "norm_first": (lambda: periodic(layernorm=False, norm_first=False), ("norm_first=False", "layernorm=True")),
     "affine": (lambda: periodic(layernorm=False, affine=True), ("affine=True", "layernorm=True")),
     "field of a part": (lambda: AdamW(momentum=0.9), ("AdamW has no field 'momentum'", "weight_decay", "betas")),  # type: ignore[call-arg]
     "field of a run": (lambda: RunSpec(alfa=0.4), ("RunSpec has no field 'alfa'", "did you mean 'alpha'")),  # type: ignore[call-arg]

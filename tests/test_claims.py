@@ -170,6 +170,21 @@ def test_a_run_with_another_setting_is_not_taken(change, value):
     assert claims.select(MAIN, curve.assign(**{change: value})) == {}
 
 
+@pytest.mark.parametrize("change", [{"weight_noise": 0.01}, {"mirrors_together": True}, {"update_noise": 1.0}])
+def test_a_run_with_a_change_that_no_cell_names_is_not_taken(change):
+    noisy = made(gc.replace(gc.msu(), **change), jump(1000), jump(4000))
+    assert claims.select(MAIN, noisy) == {}
+    assert list(claims.select({**MAIN, **change}, noisy)) == [0]
+    assert set(claims.select(MAIN, pd.concat([noisy, grokking()]))[0]["run"]) == {gc.msu().id}
+
+
+def test_layernorm_after_the_sums_is_not_what_the_claims_are_about():
+    cell = claims.load()["periodic-1"].cells["one_layer"]
+    after = made(gc.periodic(1, norm_first=False), jump(1000), jump(4000))
+    assert claims.select(cell, after) == {}
+    assert list(claims.select({**cell, "norm_first": False}, after)) == [0]
+
+
 def test_settings_are_compared_as_numbers():
     curve = grokking()
     assert list(claims.select(MAIN, curve.assign(alpha=0.1 + 0.3, p=97.0, warmup=10.0))) == [0]

@@ -151,6 +151,16 @@ def test_measures_of_an_evaluation(kind: str) -> None:
         answers_before, flat_before = answers, flat
 
 
+def test_with_layernorm_after_the_sums_the_first_layers_of_the_mlps_alone_are_scale_invariant() -> None:
+    spec = periodic(2, p=23, d_model=64, d_mlp=128, norm_first=False)
+    table: Any = measures.scale_invariance(spec).set_index("parameter")
+    subset = {f"blocks.{i}.W_in.{name}" for i in range(2) for name in ("weight", "bias")}
+    weights = table.index.drop(["scale-invariant subset", "all weights"])
+    assert {name for name in weights if table["scale_invariant"][name]} == subset
+    assert table["change"]["scale-invariant subset"] < 0.01
+    assert all(table["change"][name] > 0.1 for name in ("W_E", "blocks.0.W_V.weight", "W_U.weight", "all weights"))
+
+
 def test_initial_weights_are_those_of_the_network() -> None:
     weights = train_alone(RUNS["periodic"], keep_weights=[0]).weights[0]
     for name, value in models.build(RUNS["periodic"]).state_dict().items():

@@ -37,16 +37,20 @@ def normalise(x: np.ndarray) -> np.ndarray:
 
 
 def periodic_by_hand(
-    weights: dict[str, np.ndarray], tokens: list[int], layers: int, heads: int, norm: bool
+    weights: dict[str, np.ndarray], tokens: list[int], layers: int, heads: int, norm: bool, first: bool = True
 ) -> np.ndarray:
-    """Logits of one example, by loops over positions and heads; position t attends to positions 0..t."""
+    """Logits of one example, by loops over positions and heads; position t attends to positions 0..t.
+
+    Without `first` normalisation follows the sums in place of preceding attention and MLP.
+    """
     ln = normalise if norm else np.asarray
+    before, after = (ln, np.asarray) if first else (np.asarray, ln)
     x = [weights["W_E"][token] + weights["W_pos"][t] for t, token in enumerate(tokens)]
     width = len(x[0]) // heads
     for layer in range(layers):
         w = {kind: weights[f"blocks.{layer}.W_{kind}.weight"] for kind in ("Q", "K", "V", "O", "in", "out")}
         b = {kind: weights[f"blocks.{layer}.W_{kind}.bias"] for kind in ("in", "out")}
-        q, k, v = ([w[kind] @ ln(row) for row in x] for kind in "QKV")
+        q, k, v = ([w[kind] @ before(row) for row in x] for kind in "QKV")
         new = []
         for t in range(len(x)):
             mixed = np.zeros(len(x[0]))
@@ -54,20 +58,21 @@ def periodic_by_hand(
                 part = slice(head * width, (head + 1) * width)
                 scores = np.exp([q[t][part] @ k[s][part] / math.sqrt(width) for s in range(t + 1)])
                 mixed[part] = sum(score / scores.sum() * v[s][part] for s, score in enumerate(scores))
-            row = x[t] + w["O"] @ mixed
-            hidden = np.maximum(w["in"] @ ln(row) + b["in"], 0)
-            new.append(row + w["out"] @ ln(hidden) + b["out"])
+            row = after(x[t] + w["O"] @ mixed)
+            hidden = np.maximum(w["in"] @ before(row) + b["in"], 0)
+            new.append(after(row + w["out"] @ ln(hidden) + b["out"]))
         x = new
     return weights["W_U.weight"] @ ln(x[-1])
 
 
 @pytest.mark.parametrize("share", [False, True])
-@pytest.mark.parametrize("layernorm", [True, False])
+@pytest.mark.parametrize("layernorm, norm_first", [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("n_operands", [2, 3])
 def test_periodic_transformer_equals_loops_over_positions_and_heads(
-    n_operands: int, layernorm: bool, share: bool
+    n_operands: int, layernorm: bool, norm_first: bool, share: bool
 ) -> None:
-    spec = periodic(**{**TINY, "p": 5}, n_operands=n_operands, layernorm=layernorm, precision="float64")
+    norms = {"layernorm": layernorm, "norm_first": norm_first}
+    spec = periodic(**{**TINY, "p": 5}, n_operands=n_operands, **norms, precision="float64")
     model = models.build(spec)
     with torch.no_grad():  # biases are zero at first and would hide an error
         for name, parameter in model.named_parameters():
@@ -77,7 +82,7 @@ def test_periodic_transformer_equals_loops_over_positions_and_heads(
         logits = model(torch.from_numpy(tokens), share=share).numpy()
     weights = {name: value.detach().numpy() for name, value in model.named_parameters()}
     for row in (0, 1, 7, 24, -1):
-        expected = periodic_by_hand(weights, tokens[row].tolist(), 2, 2, layernorm)
+        expected = periodic_by_hand(weights, tokens[row].tolist(), 2, 2, layernorm, norm_first)
         np.testing.assert_allclose(logits[row], expected, rtol=0, atol=1e-12)
 
 
@@ -133,7 +138,10 @@ def test_initial_scale_of_the_periodic_transformer() -> None:
             assert value.std().item() == pytest.approx(1 / math.sqrt(128), rel=0.05), name
 
 
-@pytest.mark.parametrize("changes", [{}, {"affine": True}, {"layernorm": False}, {"n_layers": 1}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"affine": True}, {"layernorm": False}, {"n_layers": 1}, {"norm_first": False}],
+)
 def test_declared_scale_invariant_weights_are_those_that_can_be_scaled(changes: dict[str, Any]) -> None:
     spec = periodic(**TINY, **changes, precision="float64")
     model = models.build(spec)

@@ -114,7 +114,7 @@ OTHERS: dict[type[Part], tuple[Any, dict[str, Any]]] = {
     PeriodicConfig: (
         PeriodicConfig(),
         {"n_layers": 1, "d_model": 64, "n_heads": 2, "d_mlp": 64, "layernorm": False, "affine": True}
-        | {"operator_tokens": True},
+        | {"operator_tokens": True, "norm_first": False},
     ),
     DecoderConfig: (
         DecoderConfig(),

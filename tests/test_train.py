@@ -95,7 +95,7 @@ def test_budget_changes_where_the_curve_ends() -> None:
     assert [alone(msu(**{**TINY, "steps": steps})).curve["step"][-1] for steps in (5, 12)] == [5, 12]
 
 
-@pytest.mark.parametrize("changes", [{"layernorm": False}, {"affine": True}])
+@pytest.mark.parametrize("changes", [{"layernorm": False}, {"affine": True}, {"norm_first": False}])
 def test_layernorm_and_its_gains_change_the_curve(changes: dict[str, Any]) -> None:
     base = periodic(1, **TINY)
     assert distance(alone(replace(base, **changes)), alone(base)) > 1e-4
