@@ -105,7 +105,7 @@ def test_a_damaged_file_is_named(store: Store, text: str) -> None:
 def test_the_puzzle_is_the_table_that_its_claim_names() -> None:
     from grokcore import claims, plan
 
-    (path,) = plan.find(["12_puzzle"])
+    (path,) = plan.find(["14_puzzle"])
     cell = claims.load()["power-7"].cells["main"]
     for scale in ("cpu", "smoke"):
         for spec in plan.planned_specs(path, plan.settings(path, scale)):

@@ -28,7 +28,8 @@ def tags(cell: Any) -> list[str]:
 def test_there_is_one_for_every_experiment_and_the_benchmark() -> None:
     names = ["01_reproduction", "02_alpha_sweep", "03_sine_operation", "04_adam_vs_adamw", "05_layernorm_periodicity"]
     names += ["06_architectures", "07_optimizers_and_regularisation", "08_k_operand_sums", "09_decoder"]
-    names += ["10_data_and_decay", "11_fourier", "12_puzzle", "13_operations", "14_controls"]
+    names += ["10_training_fraction", "11_regularisers", "12_without_regulariser", "13_fourier", "14_puzzle"]
+    names += ["15_operations", "16_controls"]
     assert [path.stem for path in NOTEBOOKS] == [*names, "speed"]
 
 
@@ -45,8 +46,8 @@ def test_parameters_of_the_plan_cpu_exist_and_name_other_runs_than_the_smoke_sca
     paper, smoke = plan.settings(path, "cpu"), plan.settings(path, "smoke")
     assert paper == yaml.safe_load((path.parent / "cpu" / f"{path.stem}.yaml").read_text())
     large, small = plan.planned_specs(path, paper), plan.planned_specs(path, smoke)
-    primes = {"08_k_operand_sums": {19, 23, 47, 97}, "12_puzzle": {23}, "14_controls": {96, 97}}
-    primes |= dict.fromkeys(("10_data_and_decay", "13_operations"), {97, 120})  # with the permutations of S5
+    primes = {"08_k_operand_sums": {19, 23, 47, 97}, "14_puzzle": {23}, "16_controls": {96, 97}}
+    primes |= dict.fromkeys(("10_training_fraction", "15_operations"), {97, 120})  # with the permutations of S5
     assert {spec.task.p for spec in large} == primes.get(path.stem, {97}) and all(spec.task.p < 97 for spec in small)
     assert len({spec.id for spec in large}) == len(large) and len({spec.id for spec in small}) == len(small)
 
