@@ -29,7 +29,7 @@ def test_there_is_one_for_every_experiment_and_the_benchmark() -> None:
     names = ["01_reproduction", "02_alpha_sweep", "03_sine_operation", "04_adam_vs_adamw", "05_layernorm_periodicity"]
     names += ["06_architectures", "07_optimizers_and_regularisation", "08_k_operand_sums", "09_decoder"]
     names += ["10_training_fraction", "11_regularisers", "12_without_regulariser", "13_fourier", "14_puzzle"]
-    names += ["15_operations", "16_controls"]
+    names += ["15_operations", "16_controls", "17_sensitivity"]
     assert [path.stem for path in NOTEBOOKS] == [*names, "speed"]
 
 
