@@ -25,8 +25,11 @@ from grokcore.claim_words import BRACKETS, BUDGET, PART, counted, fill, gaps, li
 from grokcore.claim_words import ClaimsError as ClaimsError
 
 Level = Literal["holds", "holds partly", "fails", "undecided"]
-# What no source has done where its claim does not say so: a run with such a change counts only in a cell that names it.
-UNCHANGED = {"weight_noise": 0, "update_noise": 0, "decay_to_init": 0, "mirrors_together": 0, "norm_first": 1}
+# How we read a claim that does not speak of these: a run in which one is otherwise counts only in a cell that names it.
+UNCHANGED = {
+    **{"weight_noise": 0, "update_noise": 0, "decay_to_init": 0, "mirrors_together": 0, "norm_first": 1},
+    **{"n_heads": 4, "precision": "float32", "own_seeds": 0},
+}
 
 
 @dataclass(frozen=True)
@@ -155,10 +158,43 @@ def select(cell: dict[str, Any], curves: pd.DataFrame) -> dict[int, pd.DataFrame
             continue
         if any(not pd.isna(end[name]) and not _same(end[name], UNCHANGED[name]) for name in changed):
             continue
-        curve = curves.loc[(curves["run"] == end["run"]) & (curves["step"] <= budget)]
-        curve = curve.loc[np.isfinite(curve["weight_norm"].astype(float))].assign(steps=budget)
-        chosen[int(end["seed"])] = curve if end["step"] <= budget else curve.assign(status="finished")
+        chosen[int(end["seed"])] = _until(curves.loc[curves["run"] == end["run"]], budget)
     return chosen
+
+
+def parts_alone(id: str, cell: str, curve: pd.DataFrame) -> dict[str, bool | None]:
+    """Judge on the curve of one run, whatever its settings, the parts of a claim that rest on one of its cells alone.
+
+    Returns for each part, in the words of its rule, whether it holds (None: undecided). The run is looked at up to the
+    cell's budget. Raises ClaimsError for an unknown claim or cell, or where the statistic compares cells.
+    """
+    claim = load().get(id)
+    if claim is None or cell not in claim.cells:
+        raise ClaimsError(f"no claim {id!r} with a cell {cell!r}")
+    given = {name: _of_cell(value, cell, set(claim.cells)) for name, value in claim.parameters.items()}
+    budget = min(claim.cells[cell]["budget"], int(curve["steps"].iloc[0]))
+    try:
+        parts, _ = claim.function({cell: _until(curve, budget)}, **given)
+    except KeyError as error:
+        raise ClaimsError(f"{id}: {claim.statistic} compares cell {cell!r} with {error}") from error
+    return {_in_words(claim.parts[part], given): holds for part, holds in parts.items()}
+
+
+def _of_cell(value: Any, cell: str, cells: set[str]) -> Any:
+    """Return a parameter of a rule, without what it says of other cells."""
+    return {cell: value[cell]} if isinstance(value, dict) and cell in value and set(value) <= cells else value
+
+
+def _in_words(part: str, parameters: dict[str, Any]) -> str:
+    for name, value in parameters.items():
+        part = part.replace(f"`{name}`", str(value))
+    return part.rstrip(".")
+
+
+def _until(curve: pd.DataFrame, budget: float) -> pd.DataFrame:
+    """Return a run's curve as if it had had this budget, without rows whose weights are not finite."""
+    kept = curve.loc[(curve["step"] <= budget) & np.isfinite(curve["weight_norm"].astype(float))].assign(steps=budget)
+    return kept if curve["step"].iloc[-1] <= budget else kept.assign(status="finished")
 
 
 def level(parts: Parts) -> Level:

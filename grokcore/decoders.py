@@ -2,8 +2,8 @@
 
 First-token sharing: in an operation table there are only p different first tokens, and under a causal mask the states
 at the positions before the second operand depend on nothing else. With `share=True` they are computed once a token, not
-once an example, and the first block's projections once a token at every position: the same function, in less than half
-the arithmetic.
+once an example, and the first block's projections once a token at every position: the same function, in about half the
+arithmetic.
 """
 
 from __future__ import annotations

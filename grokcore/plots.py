@@ -129,11 +129,12 @@ def steps_to(
 ) -> Axes:
     """Draw the step at which each run of a summary reached a threshold, over `x`, and the median as a line.
 
-    A run that did not reach it within its budget is censored: an open arrow head at the budget, pointing up.
+    A run that did not reach it within its budget is censored: an open arrow head at the budget, pointing up. It counts
+    as later than all others, so that there is no median where half of the runs or more are censored.
     """
     for label, colour, group in _groups(runs, by):
         reached, censored = group[group[column].notna()], group[group[column].isna()]
-        middle = reached.groupby(x)[column].median()
+        middle = group.fillna({column: math.inf}).groupby(x)[column].median().replace(math.inf, math.nan).dropna()
         ax.plot(middle.index, middle, color=colour, lw=1, alpha=0.6)
         if len(reached):
             ax.plot(reached[x], reached[column], "o", color=colour, ms=6, label=label)

@@ -26,7 +26,10 @@ from grokcore.architectures import (
 )
 from grokcore.parts import OPTIMIZERS, SGD, Adam, AdamW, Part, RMSprop, Seed, SpecError, Task, nearest
 
-MODEL_COLUMNS = ("n_layers", "d_model", "d_mlp", "layernorm", "affine", "norm_first", "readout", "operator_tokens")
+MODEL_COLUMNS = (
+    *("n_layers", "d_model", "n_heads", "d_mlp"),
+    *("layernorm", "affine", "norm_first", "readout", "operator_tokens"),
+)
 OPTIMIZER_COLUMNS = ("lr", "weight_decay", "momentum", "warmup")
 
 
@@ -144,8 +147,12 @@ class RunSpec(Part):
             **{name: float(value) for name, value in options.items()},
             **{"alpha": self.alpha, "batch_size": self.batch_size, "steps": self.steps, "seed": self.seed},
             **{"weight_noise": self.weight_noise, "mirrors_together": self.mirrors_together},
-            "early_stop": self.early_stop,
+            **{"early_stop": self.early_stop, "precision": self.precision, "own_seeds": self._has_own_seeds()},
         }
+
+    def _has_own_seeds(self) -> bool:
+        """Return whether split, initial weights, batches or noise have a seed of their own."""
+        return any(getattr(self, f"{use}_seed") is not None for use in ("split", "init", "batch", "noise"))
 
 
 def _canonical(part: BaseModel) -> dict[str, Any]:

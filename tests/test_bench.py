@@ -23,6 +23,8 @@ class Clock:
     """Processes whose times are known: the reference on all threads takes half the time of one on one thread."""
 
     def time(self, side: Side, n: int, among: Sequence[int] = (0,)) -> float:
+        if side.kind == "reference":
+            assert n % side.spec.steps_per_epoch == 0, "a window of the reference holds whole epochs"
         alone = {"engine": STEP, "floor": FLOOR, "evaluation": EVALUATION, "reference": REFERENCE}[side.kind]
         if tuple(among) == (2,):
             return n * alone / 2

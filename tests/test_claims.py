@@ -170,12 +170,39 @@ def test_a_run_with_another_setting_is_not_taken(change, value):
     assert claims.select(MAIN, curve.assign(**{change: value})) == {}
 
 
-@pytest.mark.parametrize("change", [{"weight_noise": 0.01}, {"mirrors_together": True}, {"update_noise": 1.0}])
+CHANGES = [{"weight_noise": 0.01}, {"mirrors_together": True}, {"update_noise": 1.0}, {"decay_to_init": True}]
+CHANGES += [{"n_heads": 8}, {"precision": "float64"}]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_run_with_a_change_that_no_cell_names_is_not_taken(change):
     noisy = made(gc.replace(gc.msu(), **change), jump(1000), jump(4000))
     assert claims.select(MAIN, noisy) == {}
     assert list(claims.select({**MAIN, **change}, noisy)) == [0]
     assert set(claims.select(MAIN, pd.concat([noisy, grokking()]))[0]["run"]) == {gc.msu().id}
+
+
+def test_a_run_with_a_seed_of_its_own_for_one_use_is_not_taken():
+    for use in ("split", "init", "batch", "noise"):
+        assert claims.select(MAIN, made(gc.replace(gc.msu(), **{f"{use}_seed": 5}), jump(1000), jump(4000))) == {}
+
+
+def test_parts_that_rest_on_one_cell_are_judged_whatever_the_settings():
+    spec = gc.pku("encoder", alpha=0.4, readout="last")  # 8 steps an epoch
+    alone = claims.parts_alone("pku-1", "a04", made(spec, jump(800), jump(7000)))
+    assert list(alone.values()) == [True, False, True, True]  # validation rises at epoch 875, not 400
+    assert list(alone)[0] == "training accuracy is first 99 % within the factor of epoch 100"
+    late = made(gc.periodic(1, momentum=0.9, steps=60_000), jump(1000), jump(50_000))
+    assert claims.parts_alone("periodic-1", "one_layer", late) == {"the 1-layer network groks within the budget": False}
+    drops = claims.parts_alone("periodic-2", "one_layer", late)
+    assert list(drops)[0] == "at least 2 drops" and list(drops.values()) == [False, None]
+
+
+def test_parts_that_compare_cells_cannot_be_judged_alone():
+    with pytest.raises(claims.ClaimsError, match="periodic-5: needs_weight_decay compares cell 'one_layer'"):
+        claims.parts_alone("periodic-5", "one_layer", made(gc.periodic(1), jump(1000), jump(4000)))
+    with pytest.raises(claims.ClaimsError, match="no claim 'periodic-1' with a cell 'three_layers'"):
+        claims.parts_alone("periodic-1", "three_layers", made(gc.periodic(1), jump(1000), jump(4000)))
 
 
 def test_layernorm_after_the_sums_is_not_what_the_claims_are_about():

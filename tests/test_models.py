@@ -140,7 +140,8 @@ def test_initial_scale_of_the_periodic_transformer() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"affine": True}, {"layernorm": False}, {"n_layers": 1}, {"norm_first": False}],
+    [{}, {"affine": True}, {"layernorm": False}, {"n_layers": 1}, {"norm_first": False}]
+    + [{"norm_first": False, "affine": True}],
 )
 def test_declared_scale_invariant_weights_are_those_that_can_be_scaled(changes: dict[str, Any]) -> None:
     spec = periodic(**TINY, **changes, precision="float64")

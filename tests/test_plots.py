@@ -170,6 +170,15 @@ def test_steps_to_draws_the_censored_open_at_their_budget(ax):
     assert (ax.get_yscale(), list(ax.get_xticks())) == ("log", [0.3, 0.4])
 
 
+def test_the_median_over_runs_knows_of_those_that_were_not_reached(ax):
+    runs = pd.DataFrame({"run": list("abcdef"), "operation": "x*y", "alpha": [0.4] * 3 + [0.5] * 3, "steps": 900})
+    nan = np.nan
+    plots.steps_to(runs.assign(val_99_sustained=[100.0, nan, nan, 200.0, 300.0, nan]), ax)
+    median, *_ = ax.get_lines()
+    np.testing.assert_array_equal(median.get_xdata(), [0.5])  # at 0.4 two of three are later than any that is known
+    np.testing.assert_array_equal(median.get_ydata(), [300.0])
+
+
 def test_invariance_separates_the_declared_subset(ax):
     frame = pd.DataFrame({"parameter": ["W_E", "W_Q"], "change": [0.0, 2.0], "scale_invariant": [True, False]})
     plots.invariance(frame, ax)
