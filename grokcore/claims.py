@@ -56,10 +56,7 @@ def evaluate(id: str, curves: pd.DataFrame, path: str | Path | None = None) -> V
     Runs that are not there make the claim *not settled*, and `reason` names them. Raises ClaimsError for an unknown
     claim (with the nearest id) and for a frame without the columns that the claim selects by.
     """
-    claims = load(path)
-    if id not in claims:
-        raise ClaimsError(f"unknown claim {id!r}; {nearest(id, claims)}")
-    claim = claims[id]
+    claim = _claim(id, path)
     found = {name: select(cell, curves) for name, cell in claim.cells.items()}
     cells = {
         name: {seed: run for seed, run in runs.items() if seed >= claim.first_seed} for name, runs in found.items()
@@ -168,9 +165,9 @@ def parts_alone(id: str, cell: str, curve: pd.DataFrame) -> dict[str, bool | Non
     Returns for each part, in the words of its rule, whether it holds (None: undecided). The run is looked at up to the
     cell's budget. Raises ClaimsError for an unknown claim or cell, or where the statistic compares cells.
     """
-    claim = load().get(id)
-    if claim is None or cell not in claim.cells:
-        raise ClaimsError(f"no claim {id!r} with a cell {cell!r}")
+    claim = _claim(id)
+    if cell not in claim.cells:
+        raise ClaimsError(f"{id} has no cell {cell!r}; {nearest(cell, claim.cells)}")
     given = {name: _of_cell(value, cell, set(claim.cells)) for name, value in claim.parameters.items()}
     budget = min(claim.cells[cell]["budget"], int(curve["steps"].iloc[0]))
     try:
@@ -178,6 +175,13 @@ def parts_alone(id: str, cell: str, curve: pd.DataFrame) -> dict[str, bool | Non
     except KeyError as error:
         raise ClaimsError(f"{id}: {claim.statistic} compares cell {cell!r} with {error}") from error
     return {_in_words(claim.parts[part], given): holds for part, holds in parts.items()}
+
+
+def _claim(id: str, path: str | Path | None = None) -> Claim:
+    claims = load(path)
+    if id not in claims:
+        raise ClaimsError(f"unknown claim {id!r}; {nearest(id, claims)}")
+    return claims[id]
 
 
 def _of_cell(value: Any, cell: str, cells: set[str]) -> Any:

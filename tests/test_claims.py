@@ -201,8 +201,10 @@ def test_parts_that_rest_on_one_cell_are_judged_whatever_the_settings():
 def test_parts_that_compare_cells_cannot_be_judged_alone():
     with pytest.raises(claims.ClaimsError, match="periodic-5: needs_weight_decay compares cell 'one_layer'"):
         claims.parts_alone("periodic-5", "one_layer", made(gc.periodic(1), jump(1000), jump(4000)))
-    with pytest.raises(claims.ClaimsError, match="no claim 'periodic-1' with a cell 'three_layers'"):
+    with pytest.raises(claims.ClaimsError, match="periodic-1 has no cell 'three_layers'.*one_layer"):
         claims.parts_alone("periodic-1", "three_layers", made(gc.periodic(1), jump(1000), jump(4000)))
+    with pytest.raises(claims.ClaimsError, match="unknown claim 'periodic-11'.*periodic-1"):
+        claims.parts_alone("periodic-11", "one_layer", made(gc.periodic(1), jump(1000), jump(4000)))
 
 
 def test_layernorm_after_the_sums_is_not_what_the_claims_are_about():
