@@ -13,12 +13,12 @@ from grokcore import answers, bench, fourier, invariance, manifest, plan, pool, 
 from grokcore.arguments import SETTINGS, parser
 from grokcore.parts import SpecError, nearest
 from grokcore.spec import RunSpec, replace
-from grokcore.store import Record, RecordError, Store
+from grokcore.store import Record, RecordError, Store, StoreError
 from grokcore.sweep import MissingRuns, frame, missing, sweep
 
 FLAGS = ("operation", "p", "alpha", "n_layers", "lr", "weight_decay", "batch_size", "steps", "seed")
 WRONG_USE = (SpecError, plan.NotebookError, pool.DeviceError)
-WENT_WRONG = (RecordError, MissingRuns, manifest.ManifestError)
+WENT_WRONG = (RecordError, StoreError, MissingRuns, pool.TrainingError, manifest.ManifestError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,8 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has gone, as in `grokcore runs list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted; what had ended is saved, the same command goes on from there", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        said = "; ".join(getattr(error, "__notes__", ["what had ended is saved"]))
+        print(f"\ninterrupted; {said}; the same command goes on from there", file=sys.stderr)
         return 130
 
 

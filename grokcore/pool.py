@@ -1,94 +1,52 @@
 """The local pool: a process a core on a CPU with one run each or several small ones, one process on a GPU with many.
 
-Workers append every evaluation to a file a run in a folder of the sweep, from which its progress is read.
+A group whose process was killed is trained again, one that does not fit into the memory of a GPU is halved, and one
+that another sweep is at is left to it.
 """
 
 from __future__ import annotations
 
-import datetime
-import json
+import contextlib
 import os
-import platform
-import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-
-from grokcore import __version__
+from grokcore import checkpoint
 from grokcore.grouping import cpu_groups, gpu_groups
+from grokcore.progress import Meter, Watch
+from grokcore.reservations import Reservations
 from grokcore.spec import RunSpec
-from grokcore.store import Record, make_record, repository
+from grokcore.worker import ENVIRONMENT, Job, Result, train_job, train_whole
 
-if TYPE_CHECKING:
-    from grokcore.train import Trained
-
-Weights = Mapping[int, Mapping[str, np.ndarray]]
-TELLING = ("alpha", "seed", "model", "optimizer", "weight_decay")  # what a reader looks for first in a run's label
-MOST_SHOWN = 3
-# Of a process that trains: one thread, and the memory of a step stays with it for the next (glibc would give it back).
-ENVIRONMENT = {
-    **{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-    **{"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)},
-}
+RETRIES = 2  # of a group whose process was killed
 
 
 class DeviceError(RuntimeError):
     """A device that this machine does not have; the message says which there are."""
 
 
+class TrainingError(RuntimeError):
+    """Runs that failed; the message names them with the reason. All others were trained and saved."""
+
+
 @dataclass(frozen=True)
-class Progress:
-    """State of a sweep: runs and steps done of all, rate, seconds left (None at first), and the curves so far.
+class Options:
+    """How a sweep trains; see `grokcore.sweep`. `checkpoints` is the folder of theirs, `every` their seconds."""
 
-    `curves` has the columns run, step, train_accuracy, val_accuracy and label, for the runs trained in this sweep.
-    """
-
-    done: int
-    total: int
-    steps_done: int
-    steps_total: int
-    steps_per_second: float
-    seconds_left: float | None
-    curves: pd.DataFrame
-
-
-Watch = Callable[[Progress], None]
+    device: str
+    jobs: int
+    keep: tuple[int, ...]
+    plain: bool
+    checkpoints: Path
+    every: float
 
 
 def cores() -> int:
     """Return the number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def train_all(
-    specs: Sequence[RunSpec],
-    device: str,
-    jobs: int,
-    keep: Sequence[int],
-    watch: Watch | None,
-    plain: bool = False,
-) -> Iterator[tuple[Record, Weights]]:
-    """Train all runs and yield each record, with the weights kept, as it ends; options as in `grokcore.sweep`."""
-    device = device_of(device)
-    groups = cpu_groups(specs, jobs) if device == "cpu" else gpu_groups(specs, device, plain)
-    with tempfile.TemporaryDirectory(prefix="grokcore-") as folder:
-        meter = _Meter(specs, Path(folder), watch)
-        if device != "cpu" or jobs == 1 or len(groups) == 1:
-            for group in groups:
-                for result in _train_group(group, device, keep, folder, meter.report, plain):
-                    meter.done += 1
-                    yield result
-        else:
-            yield from _train_in_processes(groups, jobs, keep, folder, meter, plain)
-        meter.report(last=True)
 
 
 def device_of(device: str) -> str:
@@ -102,140 +60,168 @@ def device_of(device: str) -> str:
     return device
 
 
-def _train_in_processes(
-    groups: list[list[RunSpec]], jobs: int, keep: Sequence[int], folder: str, meter: _Meter, plain: bool
-) -> Iterator[tuple[Record, Weights]]:
+def train_all(
+    absent: Sequence[RunSpec],
+    asked: Sequence[RunSpec],
+    options: Options,
+    reservations: Reservations,
+    at_hand: Callable[[RunSpec], bool],
+    watch: Watch | None,
+) -> Iterator[Result]:
+    """Train the absent runs of those asked for, and yield each record, with the weights kept, as it ends.
+
+    Groups that have a checkpoint go on from it. Left out are groups that another sweep is at, or that are `at_hand`
+    when their turn comes. Raises TrainingError at the end if there were runs that failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="grokcore-") as folder:
+        work = _Work(absent, asked, options, Path(folder), reservations, at_hand)
+        meter = Meter(absent, Path(folder), watch, work.resumed)
+        single = options.device != "cpu" or options.jobs == 1 or len(work.waiting) == 1
+        try:
+            yield from _in_this_process(work, meter) if single else _in_processes(work, options.jobs, meter)
+            meter.report(last=True)
+        finally:
+            with contextlib.suppress(OSError):  # it is not there, or holds checkpoints
+                options.checkpoints.rmdir()
+    if work.failed:
+        raise TrainingError(f"{len(work.failed)} runs failed, all others are saved:\n" + "\n".join(work.failed))
+
+
+class _Work:
+    """The groups still to train, and the runs that failed."""
+
+    def __init__(
+        self,
+        absent: Sequence[RunSpec],
+        asked: Sequence[RunSpec],
+        options: Options,
+        folder: Path,
+        reservations: Reservations,
+        at_hand: Callable[[RunSpec], bool],
+    ) -> None:
+        self.reservations, self.at_hand, self.failed, self.resumed = reservations, at_hand, list[str](), 0
+        self.tries: dict[Path, int] = {}
+        self.job = Job([], options.device, options.keep, options.plain, folder, options.checkpoints, options.every)
+        self.waiting = self._on_their_way(absent, asked)
+        begun = {spec.id for job in self.waiting for spec in job.specs}
+        rest = [spec for spec in absent if spec.id not in begun]
+        on_cpu = options.device == "cpu"
+        groups = cpu_groups(rest, options.jobs) if on_cpu else gpu_groups(rest, options.device, options.plain)
+        self.waiting += [replace(self.job, specs=group) for group in groups]
+
+    def _on_their_way(self, absent: Sequence[RunSpec], asked: Sequence[RunSpec]) -> list[Job]:
+        """Return the groups that have a checkpoint under these settings, as they were, the furthest first."""
+        specs, wanted = {spec.id: spec for spec in asked}, {spec.id for spec in absent}
+        found: list[tuple[int, Job]] = []
+        for path in sorted(self.job.checkpoints.glob("*.safetensors")):
+            header = checkpoint.header(path)
+            if set(header["runs"]) <= set(specs) and wanted & set(header["runs"]):
+                job = replace(self.job, specs=[specs[run] for run in header["runs"]])
+                if job.path == path:
+                    found.append((header["step"], job))
+        jobs: list[Job] = []
+        for step, job in sorted(found, key=lambda pair: -pair[0]):
+            runs = {spec.id for spec in job.specs}
+            if not any(runs & {spec.id for spec in other.specs} for other in jobs):
+                jobs.append(job)
+                self.resumed += step * len(runs & wanted)
+        return jobs
+
+    def begin(self, job: Job) -> bool:
+        """Reserve a group; tell whether it is to be trained here and now."""
+        runs = [spec.id for spec in job.specs]
+        if not self.reservations.take(runs):
+            return False
+        if all(self.at_hand(spec) for spec in job.specs):
+            self.reservations.release(runs)
+            return False
+        return True
+
+    def end(self, job: Job) -> None:
+        """Let go of a group whose records are saved, or that is given up."""
+        job.path.unlink(missing_ok=True)
+        self.reservations.release(spec.id for spec in job.specs)
+
+    def fail(self, job: Job, reason: str) -> None:
+        """Give a group up."""
+        self.failed += [f"{spec.id}: {reason}" for spec in job.specs]
+        self.end(job)
+
+    def killed(self, job: Job) -> bool:
+        """Count a death of the process that was at a group, if it had begun; tell whether it has another try."""
+        begun = job.progress / job.specs[0].id
+        if begun.is_file():
+            begun.unlink()
+            self.tries[job.path] = self.tries.get(job.path, 0) + 1
+        return self.tries.get(job.path, 0) <= RETRIES
+
+
+def _in_this_process(work: _Work, meter: Meter) -> Iterator[Result]:
+    import torch
+
+    while work.waiting:
+        job = work.waiting.pop(0)
+        if not work.begin(job):
+            continue
+        done: set[str] = set()
+        try:
+            for result in train_job(job, meter.report):
+                meter.done += 1
+                done.add(result[0].spec.id)
+                yield result
+        except torch.OutOfMemoryError:
+            left = [spec for spec in job.specs if spec.id not in done]
+            if len(job.specs) == 1:
+                raise
+            half = -(-len(left) // 2)
+            work.waiting[:0] = [replace(job, specs=part) for part in (left[:half], left[half:]) if part]
+            torch.cuda.empty_cache()
+        work.end(job)
+
+
+def _in_processes(work: _Work, n: int, meter: Meter) -> Iterator[Result]:
     """Train groups in loky processes, which also take classes defined in a notebook; if one fails the others go on.
 
-    No more than two groups a process are handed over at a time, so that results do not pile up.
+    No more than two groups a process are handed over at a time, so that results do not pile up. A process that is
+    killed takes the pool with it: what it was at is tried again, the last time with no other group beside it.
     """
     from loky import ProcessPoolExecutor
 
-    jobs = min(jobs, len(groups))
-    pool = ProcessPoolExecutor(jobs, env=ENVIRONMENT)
-    failed: list[str] = []
-    groups, running = list(groups), {}
+    n, alone = min(n, len(work.waiting)), list[Job]()
+    pool: Executor | None = None
+    running: dict[Future[list[Result]], Job] = {}
     try:
-        while groups or running:
-            while groups and len(running) < 2 * jobs:
-                group = groups.pop(0)
-                try:
-                    running[pool.submit(_train_listed, group, keep, folder, plain)] = group
-                except RuntimeError as error:  # a worker was killed and took the pool with it
-                    failed += [f"{spec.id}: {type(error).__name__}: {error}" for spec in group]
+        while work.waiting or alone or running:
+            while len(running) < 2 * n and (work.waiting or (alone and not running)):
+                job = work.waiting.pop(0) if work.waiting else alone.pop(0)
+                if work.begin(job):
+                    pool = pool or ProcessPoolExecutor(n, env=ENVIRONMENT)
+                    running[pool.submit(train_whole, replace(job, parent=os.getpid()))] = job
             ended, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-            while ended:
-                future = ended.pop()
-                group, error = running.pop(future), future.exception()
+            if any(isinstance(future.exception(), BrokenExecutor) for future in ended):
+                ended, _ = wait(running, return_when=ALL_COMPLETED)  # it breaks for all
+                _shut_down(pool)
+                pool = None
+            for future in ended:
+                job, error = running.pop(future), future.exception()
                 if error is None:
-                    meter.done += len(group)
+                    meter.done += len(job.specs)
                     yield from future.result()
+                    work.end(job)
+                elif not isinstance(error, BrokenExecutor):
+                    work.fail(job, f"{type(error).__name__}: {error}")
+                elif not work.killed(job):
+                    work.fail(job, f"its process was killed {RETRIES + 1} times (out of memory?): {error}")
                 else:
-                    failed += [f"{spec.id}: {type(error).__name__}: {error}" for spec in group]
+                    last = work.tries.get(job.path, 0) == RETRIES
+                    (alone if last else work.waiting).append(job)
             meter.report()
     finally:
-        pool.shutdown(wait=True, kill_workers=bool(running))
-    if failed:
-        raise RuntimeError(f"{len(failed)} runs failed, all others are saved:\n" + "\n".join(failed))
+        _shut_down(pool)
 
 
-def _train_listed(group: list[RunSpec], keep: Sequence[int], folder: str, plain: bool) -> list[tuple[Record, Weights]]:
-    return list(_train_group(group, "cpu", keep, folder, None, plain))
+def _shut_down(pool: Executor | None) -> None:
+    from loky import ProcessPoolExecutor
 
-
-def _train_group(
-    group: list[RunSpec],
-    device: str,
-    keep: Sequence[int],
-    folder: str,
-    report: Callable[[], None] | None,
-    plain: bool,
-) -> Iterator[tuple[Record, Weights]]:
-    """Train one program, on one thread if on a CPU."""
-    import torch
-
-    from grokcore.train import train
-
-    def note(step: int, rows: dict[str, dict[str, float]]) -> None:
-        for run, row in rows.items():
-            with (Path(folder) / run).open("a") as file:
-                file.write(json.dumps([step, row["train_accuracy"], row["val_accuracy"]]) + "\n")
-        if report is not None:
-            report()
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1 if device == "cpu" else threads)
-    try:
-        for run in train(group, device, plain=plain, keep_weights=keep, watch=note):
-            provenance = _provenance(run, device, len(group))
-            yield make_record(run.spec, run.curve, run.status, provenance), run.weights
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _provenance(run: Trained, device: str, n_runs: int) -> dict[str, Any]:
-    """Say where a run comes from; `seconds` is wall time divided by the runs of its program."""
-    import torch
-
-    on_gpu = device.startswith("cuda")
-    name = torch.cuda.get_device_name(device) if on_gpu else f"CPU {torch.backends.cpu.get_cpu_capability()}"
-    return {
-        **{"grokcore": __version__, "torch": torch.__version__, "numpy": np.__version__},
-        **{"python": platform.python_version(), "device": name, "threads": torch.get_num_threads()},
-        **{"matmul_precision": torch.get_float32_matmul_precision(), "runs_in_program": n_runs, "engine": run.engine},
-        **{"seconds": round(run.seconds, 2), "commit": _commit()},
-        **{"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")},
-    }
-
-
-@cache
-def _commit() -> str | None:
-    """Return the commit of the source tree, with "+" if the package differs from it; None outside version control."""
-    git = ["git", "-C", str(repository())]
-    try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--", "grokcore"], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
-
-
-class _Meter:
-    """Reports the progress of a sweep to its watcher, about once a second."""
-
-    def __init__(self, specs: Sequence[RunSpec], folder: Path, watch: Watch | None) -> None:
-        self.specs, self.folder, self.watch = specs, folder, watch
-        self.done, self.began, self.latest = 0, time.monotonic(), 0.0
-        self.labels = _labels(specs)
-
-    def report(self, last: bool = False) -> None:
-        now = time.monotonic()
-        if self.watch is None or (now - self.latest < 1 and not last):
-            return
-        self.latest = now
-        rows: list[tuple[Any, ...]] = []
-        done = 0
-        for spec in self.specs:
-            path = self.folder / spec.id
-            lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-            evaluated = [json.loads(line) for line in lines if line.endswith("\n")]
-            rows += [(spec.id, *values, self.labels[spec.id]) for values in evaluated]
-            done += evaluated[-1][0] if evaluated else 0
-        curves = pd.DataFrame(rows, columns=["run", "step", "train_accuracy", "val_accuracy", "label"])
-        total = sum(spec.steps for spec in self.specs)
-        rate = done / max(now - self.began, 1e-9)
-        left = (total - done) / rate if done else None
-        self.watch(Progress(self.done, len(self.specs), done, total, rate, left, curves))
-
-
-def _labels(specs: Sequence[RunSpec]) -> dict[str, str]:
-    """Name each run by its operation and by what tells it most of what else differs between the runs of the sweep."""
-    columns = {spec.id: spec.columns() for spec in specs}
-    names = [*TELLING, *(name for name in specs[0].columns() if name not in ("run", "operation", *TELLING))]
-    shown = [name for name in names if len({values[name] for values in columns.values()}) > 1][:MOST_SHOWN]
-    return {
-        run: ", ".join([values["operation"], *(f"{name} {values[name]}" for name in shown)])
-        for run, values in columns.items()
-    }
+    if isinstance(pool, ProcessPoolExecutor):
+        pool.shutdown(wait=True, kill_workers=True)

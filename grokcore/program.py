@@ -95,7 +95,8 @@ class Program:
         self.single = len(self.specs) == 1
         self.meter = Meter(len(self.specs), self.device)
         self.graph: StepGraph | None = None
-        self.tried = False  # whether a graph was asked for
+        self.since: int | None = None  # the step from which these runs are together
+        self.asked = False  # for a graph
         self.ahead: tuple[tuple[int, int], Inputs] | None = None  # steps, and what they take
         if not self.single:
             self.leaves: dict[str, Tensor] = {name: part.detach().requires_grad_() for name, part in shaped.items()}
@@ -139,8 +140,9 @@ class Program:
         """
         ahead, self.ahead = self.ahead, None
         inputs = ahead[1] if ahead is not None and ahead[0] == (start, stop) else self.inputs(start, stop)
-        if start < stop and not self.tried and not self.plain:
-            left, self.tried = self.specs[0].steps - start, True
+        if start < stop and not self.asked and not self.plain:
+            self.since, self.asked = start if self.since is None else self.since, True
+            left = self.specs[0].steps - self.since  # not from here, so that a resumed program takes the same engine
             self.graph = graph_of(self.step, inputs, self.meter, self._changing(), self.captures, left)
         if self.graph is not None:
             self.graph.take(inputs, stop - start)
@@ -237,6 +239,24 @@ class Program:
     def weights(self, run: int) -> dict[str, np.ndarray]:
         """Return the weights of one run by name, copied to the host."""
         return {n: part[run].view(self.shapes[n]).cpu().numpy().copy() for n, part in self._parts().items()}
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Return what the steps to come depend on, copied to the host; to be taken after an evaluation."""
+        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in self._lasting().items()}
+
+    def restore(self, state: dict[str, np.ndarray], since: int | None) -> None:
+        """Go on from a snapshot of the same runs, together since that step."""
+        with torch.no_grad():
+            for name, tensor in self._lasting().items():
+                tensor.copy_(torch.from_numpy(state[name]))
+        self.since = since
+
+    def _lasting(self) -> dict[str, Tensor]:
+        """Return what lasts from one evaluation to the next, by name, to be changed in place."""
+        buffers = self._fixed(self.model) if self.single else self.fixed
+        lasting = {"theta": self.theta, "answers": self.answers, "previous": self.previous}
+        lasting |= {f"optimizer/{name}": tensor for name, tensor in self.state.items()}
+        return lasting | {f"fixed/{name}": tensor for name, tensor in buffers.items()}
 
     def keep(self, runs: list[int]) -> None:
         """Go on with these runs alone; the others have ended and leave the batch."""

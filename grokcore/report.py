@@ -11,7 +11,8 @@ from typing import Any
 
 from grokcore import __version__, front, manifest, pages, pdf, plan, reuse
 from grokcore.execute import Executed, execute, require_kernel
-from grokcore.pool import Watch, cores
+from grokcore.pool import cores
+from grokcore.progress import Watch
 from grokcore.spec import RunSpec
 from grokcore.store import Store, repository
 from grokcore.sweep import MissingRuns, estimate, missing, sweep

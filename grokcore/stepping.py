@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -125,7 +125,8 @@ class CompiledStep:
         self.step, self.meter = torch.compile(step, fullgraph=True), meter
         with _restored([*changing, *meter.tensors]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the compiler's own, on import and on what it leaves unfused
-            self.take(inputs, 1)
+            # always for the full width, so that what is compiled does not hang on the step at which it is
+            self.take(replace(inputs, widths=[inputs.rows.shape[2]]), 1)
 
     def take(self, inputs: Inputs, n: int) -> None:
         """Take the first n steps of the inputs; their measures go to the meter."""

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,17 +23,22 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from grokcore.parts import SpecError
 from grokcore.spec import RunSpec
 
 KINDS = (".json", ".parquet")  # of the files of a recorded experiment
 KEY = b"grokcore"
+LEFTOVER = 3600.0  # seconds after which a temporary file is nobody's
 
 
 class RecordError(RuntimeError):
     """A record that is missing, damaged or not of its specification; the message names the file and the run."""
+
+
+class StoreError(RuntimeError):
+    """A file of the store that cannot be written; the message says which and why, and what was there is as it was."""
 
 
 @dataclass(frozen=True)
@@ -155,11 +161,28 @@ class Store:
         if weights:
             flat = {f"{step}/{name}": value for step, named in weights.items() for name, value in named.items()}
             with replacing(self._path(record.spec.id).with_suffix(".safetensors")) as path:
-                save_file(flat, path)
+                path.write_bytes(save(flat))
         table = pa.Table.from_pandas(record.curve, preserve_index=False)
         table = table.replace_schema_metadata({KEY: json.dumps(record.header()).encode()})
         with replacing(self._path(record.spec.id)) as path:
             _write(table, path)
+
+    def saved(self, run: str) -> float | None:
+        """Return when a run was saved into the cache, in seconds since the epoch; None if it is not there."""
+        return self._path(run).stat().st_mtime if self._path(run).is_file() else None
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints of runs under way."""
+        return self.cache / "checkpoints"
+
+    def clear_leftovers(self) -> None:
+        """Remove what processes that were killed while writing left in the cache."""
+        for folder in (self.cache, self.checkpoints, self.cache / "sweeps"):
+            for path in folder.glob(".*"):
+                with contextlib.suppress(FileNotFoundError):  # another sweep has just moved it into place
+                    if path.is_file() and time.time() - path.stat().st_mtime > LEFTOVER:
+                        path.unlink()
 
     def has_weights(self, run: str) -> bool:
         """Tell whether weights of a run were kept."""
@@ -239,16 +262,26 @@ def _damage(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name in the same folder, and move the file to `path` if the block succeeds; makes the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    """Give a temporary name in the same folder, and move the file to `path` if the block succeeds; makes the folder.
+
+    Raises StoreError if it cannot be written: a full disk, a folder that is read-only.
+    """
+    name = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
         yield Path(name)
         os.chmod(name, 0o644)
         os.replace(name, path)
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written ({error.strerror or error}): free space, make the folder writable, or name "
+            "another one with GROKCORE_CACHE or GROKCORE_RECORDS; nothing that was saved is changed"
+        ) from error
     finally:
-        Path(name).unlink(missing_ok=True)
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
 
 
 def _write(table: pa.Table, path: Path) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from grokcore.pool import Watch, cores, train_all
+from grokcore import checkpoint
+from grokcore.pool import Options, cores, device_of, train_all
+from grokcore.progress import Watch
+from grokcore.reservations import Reservations
 from grokcore.spec import RunSpec
 from grokcore.store import Record, Store
 
+PATIENCE = 1.0  # seconds between two looks at what another sweep is doing
 SECONDS_PER_FLOP = 1 / 30e9  # of one CPU thread, for an estimate where nothing like the run is recorded
 
 
@@ -37,15 +42,19 @@ def sweep(
     keep_weights: Sequence[int] = (),
     watch: Watch | None = None,
     plain: bool = False,
+    checkpoint_every: float = 60.0,
 ) -> pd.DataFrame:
     """Return the curves of all runs as one tidy frame, a row a (run, evaluation), training what is not at hand.
 
     `device` is "auto" (a GPU if there is one), "cpu" or a torch device; `jobs` processes train on a CPU (default: one
     a core); `fresh` trains all runs anew; `keep_weights` are steps at which weights are kept (`Store.weights`);
     `watch(progress)` is called about once a second; `plain` trains without the engine's short cuts (first-token
-    sharing, compilation, CUDA graph), for comparison. Runs are saved as they end: started again after an interruption,
-    a sweep goes on with those missing. Raises MissingRuns with `train=False`, RecordError for a damaged record,
-    SpecError for a run that cannot be trained.
+    sharing, compilation, CUDA graph), for comparison. Runs are saved as they end, and those under way about every
+    `checkpoint_every` seconds: started again after an interruption, a sweep goes on where it was, and its curves are
+    the same to the last bit. Runs that another sweep on the same store is at are waited for.
+
+    Raises MissingRuns with `train=False`, RecordError for a damaged record, SpecError for a run that cannot be
+    trained, TrainingError for runs that failed after all others are saved, StoreError where nothing can be written.
     """
     store = store or Store()
     unique = {spec.id: spec for spec in specs}
@@ -54,10 +63,37 @@ def sweep(
     if absent and not train:
         raise MissingRuns(absent, estimate(absent, store, jobs))
     if absent:
-        for record, weights in train_all(absent, device, jobs or cores(), keep_weights, watch, plain):
-            store.save(record, weights)
-            found[record.spec.id] = record
+        where = (device_of(device), jobs or cores(), tuple(keep_weights), plain, store.checkpoints, checkpoint_every)
+        found |= _trained(absent, list(unique.values()), store, Options(*where), fresh, watch)
     return frame([found[run] for run in unique])
+
+
+def _trained(
+    absent: list[RunSpec], asked: list[RunSpec], store: Store, options: Options, fresh: bool, watch: Watch | None
+) -> dict[str, Record]:
+    """Train runs and save each as it ends; return the records by run id, also those that another sweep made."""
+    found: dict[str, Record] = {}
+
+    def at_hand(spec: RunSpec) -> bool:
+        return not fresh and store.saved(spec.id) is not None and _kept(store, spec.id, options.keep)
+
+    store.clear_leftovers()
+    checkpoint.clear(store, [spec.id for spec in asked] if fresh else [])
+    try:
+        with Reservations(store.cache / "sweeps") as reservations:
+            while left := [spec for spec in absent if spec.id not in found]:
+                for record, weights in train_all(left, asked, options, reservations, at_hand, watch):
+                    store.save(record, weights)
+                    found[record.spec.id] = record
+                others = [spec for spec in left if spec.id not in found]
+                found |= {spec.id: store.load(spec.id) for spec in others if at_hand(spec)}
+                if any(spec.id not in found for spec in others):
+                    time.sleep(PATIENCE)
+    except KeyboardInterrupt as error:
+        under_way = len(list(store.checkpoints.glob("*.safetensors")))
+        error.add_note(f"{len(found)} of {len(absent)} runs are saved, and {under_way} checkpoints of others under way")
+        raise
+    return found
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:

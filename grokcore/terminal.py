@@ -13,7 +13,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from grokcore import analysis, bench
-from grokcore.pool import Progress, Watch
+from grokcore.progress import Progress, Watch
 from grokcore.report import Cost, duration
 from grokcore.store import Record
 

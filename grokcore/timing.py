@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Literal
 
-from grokcore.pool import ENVIRONMENT
 from grokcore.spec import RunSpec, replace
+from grokcore.worker import ENVIRONMENT
 
 INTERVAL = 100  # steps between two evaluations in the long part of a run's schedule
 Kind = Literal["engine", "evaluation", "reference", "floor", "product rate", "bandwidth", "operations", "bytes"]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from grokcore import tasks
+from grokcore.checkpoint import Snapshot
 from grokcore.parts import SpecError
 from grokcore.program import Program, program_key
 from grokcore.spec import RunSpec
@@ -40,11 +41,14 @@ def train(
     plain: bool = False,
     keep_weights: Sequence[int] = (),
     watch: Callable[[int, dict[str, Row]], None] | None = None,
+    checkpoint: Callable[[Callable[[], Snapshot]], None] | None = None,
+    resume: Snapshot | None = None,
 ) -> Iterator[Trained]:
     """Train runs of one program together and yield each as it ends.
 
     `keep_weights` lists steps at which weights are kept; `watch(step, {run id: measures})` is called
     after each evaluation; `plain` leaves out first-token sharing, compilation and the CUDA graph.
+    `checkpoint(take)` is called between evaluations, where `take()` gives the snapshot from which `resume` goes on.
     Raises SpecError if runs are given twice or do not share a program (see `program_key`).
     """
     if len({program_key(spec) for spec in specs}) != 1 or len({spec.id for spec in specs}) != len(specs):
@@ -52,36 +56,82 @@ def train(
             f"{len(specs)} runs given; runs trained together differ, but have table shape, architecture, optimizer, "
             "batch size, steps and precision in common: train the others apart"
         )
-    began, program = time.perf_counter(), Program(specs, torch.device(device), plain=plain)
+    group = _Group(specs, resume)
+    yield from group.results()
+    program = Program(group.left, torch.device(device), plain=plain)
+    if resume is not None:
+        program.restore(resume.state, resume.since)
     evaluations = set(tasks.evaluation_steps(specs[0].steps))
     kept = {step for step in keep_weights if 0 <= step <= specs[0].steps}
-    curves: dict[str, list[Row]] = {spec.id: [] for spec in specs}
-    weights: dict[str, dict[int, dict[str, np.ndarray]]] = {spec.id: {} for spec in specs}
-    step = 0
-    stops = sorted(evaluations | kept)
+    stops = sorted(stop for stop in evaluations | kept if resume is None or stop > resume.step)
     for stop, following in zip(stops, [*stops[1:], None], strict=True):
-        program.advance(step, stop, following)
-        step = stop
-        if step in kept:
+        program.advance(group.step, stop, following)
+        group.step = stop
+        if stop in kept:
             for run, spec in enumerate(program.specs):
-                weights[spec.id][step] = program.weights(run)
-        if step not in evaluations:
+                group.weights[spec.id][stop] = program.weights(run)
+        if stop not in evaluations:
             continue
-        rows = _rows(step, program)
-        for run, row in rows.items():
-            curves[run].append(row)
+        rows = _rows(stop, program)
         if watch is not None:
-            watch(step, rows)
-        ends: list[Status | None] = [_status(spec, curves[spec.id]) for spec in program.specs]
-        seconds = (time.perf_counter() - began) / len(specs)
-        for spec, status in zip(program.specs, ends, strict=True):
-            if status is not None:
-                yield Trained(spec, _columns(curves[spec.id]), status, seconds, program.engine, weights[spec.id])
-        left = [run for run, status in enumerate(ends) if status is None]
-        if not left:
+            watch(stop, rows)
+        staying = group.take(rows, program)
+        yield from group.results()
+        if not staying:
             return
-        if len(left) < len(ends):
-            program.keep(left)
+        if len(staying) < len(program.specs):
+            program.keep(staying)
+        if checkpoint is not None:
+            checkpoint(lambda: group.snapshot(program))
+
+
+class _Group:
+    """What a group of runs has given: curves, weights kept, and how the runs that have left it ended."""
+
+    def __init__(self, specs: Sequence[RunSpec], resume: Snapshot | None) -> None:
+        runs = [spec.id for spec in specs]
+        known = resume or Snapshot(runs, runs)
+        if known.runs != runs:
+            raise SpecError(f"the snapshot is of {', '.join(known.runs)}, not of {', '.join(runs)}")
+        self.specs, self.step, self.ended = list(specs), known.step, dict(known.ended)
+        self.began, self.told = time.perf_counter() - known.seconds, set[str]()
+        self.left = [spec for spec in specs if spec.id in known.left]
+        self.curves: dict[str, list[Row]] = {run: _as_rows(known.curves.get(run, {})) for run in runs}
+        self.weights = {run: dict(known.weights.get(run, {})) for run in runs}
+
+    def take(self, rows: dict[str, Row], program: Program) -> list[int]:
+        """Take in an evaluation; return the places in the program of the runs that go on."""
+        seconds = round((time.perf_counter() - self.began) / len(self.specs), 2)
+        for spec in self.left:
+            self.curves[spec.id].append(rows[spec.id])
+            status = _status(spec, self.curves[spec.id])
+            if status is not None:
+                self.ended[spec.id] = {"status": status, "seconds": seconds, "engine": program.engine}
+        staying = [place for place, spec in enumerate(self.left) if spec.id not in self.ended]
+        self.left = [self.left[place] for place in staying]
+        return staying
+
+    def results(self) -> Iterator[Trained]:
+        """Yield the runs that have ended, each once."""
+        for spec in self.specs:
+            if spec.id in self.ended and spec.id not in self.told:
+                self.told.add(spec.id)
+                curve, weights = _columns(self.curves[spec.id]), self.weights[spec.id]
+                yield Trained(spec, curve, weights=weights, **self.ended[spec.id])
+
+    def snapshot(self, program: Program) -> Snapshot:
+        """Return what it takes to go on from here."""
+        return Snapshot(
+            runs=[spec.id for spec in self.specs],
+            left=[spec.id for spec in self.left],
+            step=self.step,
+            since=program.since,
+            seconds=time.perf_counter() - self.began,
+            ended=dict(self.ended),
+            curves={run: _columns(rows) for run, rows in self.curves.items()},
+            weights={run: dict(steps) for run, steps in self.weights.items()},
+            state=program.snapshot(),
+        )
 
 
 def _rows(step: int, program: Program) -> dict[str, Row]:
@@ -113,3 +163,9 @@ def _status(spec: RunSpec, curve: list[Row]) -> Status | None:
 def _columns(curve: list[Row]) -> dict[str, np.ndarray]:
     types = {"step": np.int64}
     return {name: np.array([row[name] for row in curve], dtype=types.get(name, np.float64)) for name in curve[0]}
+
+
+def _as_rows(columns: dict[str, np.ndarray]) -> list[Row]:
+    return [
+        dict(zip(columns, values, strict=True)) for values in zip(*(c.tolist() for c in columns.values()), strict=True)
+    ]

@@ -13,7 +13,7 @@ from tiny import write_notebook
 
 from grokcore import cli, manifest, report, terminal
 from grokcore.execute import Executed, Failure
-from grokcore.pool import Progress
+from grokcore.progress import Progress
 from grokcore.spec import msu, periodic
 from grokcore.store import Store
 from grokcore.sweep import sweep

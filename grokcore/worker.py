@@ -1,0 +1,160 @@
+"""One group of runs in one process: its threads, its progress, its checkpoints, and where its records come from."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from grokcore import __version__, checkpoint, progress
+from grokcore.checkpoint import Snapshot
+from grokcore.spec import RunSpec
+from grokcore.store import Record, RecordError, StoreError, make_record, repository
+
+if TYPE_CHECKING:
+    from grokcore.train import Trained
+
+Weights = Mapping[int, Mapping[str, np.ndarray]]
+Result = tuple[Record, Weights]
+# Of a process that trains: one thread, and the memory of a step stays with it for the next (glibc would give it back).
+ENVIRONMENT = {
+    **{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+    **{"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)},
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A group of runs to train: on what, with which options of `grokcore.sweep`, and where it tells of its progress.
+
+    Checkpoints go to `path` every so many seconds and are resumed from there. If `parent` is given, training ends when
+    this process is orphaned of it.
+    """
+
+    specs: list[RunSpec]
+    device: str
+    keep: tuple[int, ...]
+    plain: bool
+    progress: Path
+    checkpoints: Path
+    every: float
+    parent: int | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a checkpoint has to share with this job, beside its runs, for the training to go on from it."""
+        return {"device": self.device, "keep": sorted(self.keep), "plain": self.plain}
+
+    @property
+    def path(self) -> Path:
+        """Where the checkpoints of this group are."""
+        return checkpoint.path(self.checkpoints, [spec.id for spec in self.specs], self.settings)
+
+
+def train_job(job: Job, report: Callable[[], None] | None = None) -> Iterator[Result]:
+    """Train a group and yield each run as it ends; on one thread if on a CPU. `report()` is called as it goes on."""
+    import torch
+
+    from grokcore.train import train
+
+    resume, written = _resumed(job), time.monotonic()
+
+    def note(step: int, rows: dict[str, dict[str, float]]) -> None:
+        if job.parent is not None and os.getppid() != job.parent:
+            os._exit(1)  # nobody waits for the result, and another sweep may be at these runs
+        progress.note(job.progress, step, rows)
+        if report is not None:
+            report()
+
+    def save(take: Callable[[], Snapshot]) -> None:
+        nonlocal written
+        if time.monotonic() - written >= job.every:
+            try:
+                checkpoint.write(job.path, take(), {**job.settings, "made_by": made_by(job.device)})
+            except StoreError as error:
+                warnings.warn(f"no checkpoint, training goes on: {error}", RuntimeWarning, stacklevel=2)
+            written = time.monotonic()
+
+    for spec in job.specs:
+        progress.begin(job.progress, spec.id, resume.curves[spec.id] if resume is not None else {})
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if job.device == "cpu" else threads)
+    options: dict[str, Any] = {"plain": job.plain, "keep_weights": job.keep, "checkpoint": save, "resume": resume}
+    try:
+        for run in train(job.specs, job.device, watch=note, **options):
+            provenance = _provenance(run, job.device, len(job.specs))
+            yield make_record(run.spec, run.curve, run.status, provenance), run.weights
+    finally:
+        torch.set_num_threads(threads)
+
+
+def train_whole(job: Job) -> list[Result]:
+    """Train a group to its end."""
+    return list(train_job(job))
+
+
+def _resumed(job: Job) -> Snapshot | None:
+    """Return the snapshot to go on from; one that is damaged or of another version is removed, which is said."""
+    if not job.path.is_file():
+        return None
+    try:
+        snapshot, made = checkpoint.read(job.path), checkpoint.header(job.path)["settings"]["made_by"]
+        here = made_by(job.device)
+        differ = [f"{name} {made.get(name)}, now {here[name]}" for name in here if made.get(name) != here[name]]
+        if not differ:
+            return snapshot
+        reason = f"a curve has to come from one version: {'; '.join(differ)}"
+    except RecordError as error:
+        reason = str(error)
+    job.path.unlink(missing_ok=True)
+    message = f"{len(job.specs)} runs start again, not from their checkpoint ({reason})"
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
+    return None
+
+
+def made_by(device: str) -> dict[str, Any]:
+    """Say what the numbers of a run hang on beside its specification: versions, device, commit."""
+    import torch
+
+    on_gpu = device.startswith("cuda")
+    name = torch.cuda.get_device_name(device) if on_gpu else f"CPU {torch.backends.cpu.get_cpu_capability()}"
+    return {
+        **{"grokcore": __version__, "torch": torch.__version__, "numpy": np.__version__},
+        **{"python": platform.python_version(), "device": name},
+        **{"matmul_precision": torch.get_float32_matmul_precision(), "commit": _commit()},
+    }
+
+
+def _provenance(run: Trained, device: str, n_runs: int) -> dict[str, Any]:
+    """Say where a run comes from; `seconds` is wall time divided by the runs of its program."""
+    import torch
+
+    return {
+        **made_by(device),
+        **{"threads": torch.get_num_threads(), "runs_in_program": n_runs, "engine": run.engine},
+        **{"seconds": run.seconds, "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")},
+    }
+
+
+@cache
+def _commit() -> str | None:
+    """Return the commit of the source tree, with "+" if the package differs from it; None outside version control."""
+    git = ["git", "-C", str(repository())]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--", "grokcore"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
