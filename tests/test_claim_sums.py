@@ -146,7 +146,8 @@ def source_runs():
     mlp = [gc.pku("mlp", alpha, epochs) for alpha, epochs in ((0.4, 5000), (0.5, 2000), (0.6, 1000))]
     lstm = [gc.pku("lstm", alpha, epochs) for alpha, epochs in ((0.3, 9000), (0.4, 4000), (0.5, 2000))]
     primes = [gc.pku("mlp", alpha=0.5, p=p, steps=20_000) for p in (23, 47)]
-    specs = [*encoder, *mlp, *lstm, *primes, *SUMS.values()]
+    sums = [gc.pku_sum(k, epochs=1500) for k in SUMS]
+    specs = [gc.replace(spec, seed=3) for spec in (*encoder, *mlp, *lstm, *primes, *sums)]  # pku-11 counts from 3
     return pd.concat([made(spec, jump(1000), jump(4000)) for spec in specs], ignore_index=True)
 
 
