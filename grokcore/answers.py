@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from grokcore import tasks
+from grokcore.replacing import replacing
 from grokcore.spec import RunSpec
-from grokcore.store import RecordError, Store, replacing
+from grokcore.store import RecordError, Store
 
 FILE = "answers.csv"  # a line a run and step, its answers in the order of the rows, separated by spaces
 COLUMNS = ["run", "step", "row", "answer"]

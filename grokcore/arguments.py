@@ -130,8 +130,8 @@ def _add_plan(commands: Any) -> None:
 
 
 def _add_runs(commands: Any) -> None:
-    add = _command(commands, "runs", "List, show, export and record runs.", RUNS)
-    what = add.add_subparsers(dest="what", required=True, metavar="list | show | export | record")
+    add = _command(commands, "runs", "List, show, export, verify and record runs.", RUNS)
+    what = add.add_subparsers(dest="what", required=True, metavar="list | show | export | verify | record")
     what.add_parser("list", help="one line a run").set_defaults(run="list")
     show = what.add_parser("show", help="specification, origin and outcome of one run")
     show.add_argument("id", help="run id, or how it begins")
@@ -140,6 +140,8 @@ def _add_runs(commands: Any) -> None:
     export.add_argument("file", type=Path)
     export.add_argument("ids", nargs="*", metavar="id", help="run ids, or how they begin (default: all)")
     export.set_defaults(run="export")
+    verify = what.add_parser("verify", help="check every run recorded or in the cache, and name what is damaged")
+    verify.set_defaults(run="verify")
     record = what.add_parser("record", help="pack the runs of a notebook's plan cpu into data/records/")
     record.add_argument("notebook")
     record.set_defaults(run="record")

@@ -18,7 +18,8 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from grokcore.store import KEY, RecordError, Store, replacing
+from grokcore.replacing import replacing
+from grokcore.store import KEY, RecordError, Store, array_checksum
 
 Arrays = dict[str, np.ndarray]
 
@@ -55,7 +56,6 @@ def write(path: Path, snapshot: Snapshot, settings: Mapping[str, Any]) -> None:
         flat |= {f"curve/{run}/{name}": values for name, values in curve.items()}
     for run, steps in snapshot.weights.items():
         flat |= {f"weights/{run}/{step}/{name}": w for step, named in steps.items() for name, w in named.items()}
-    flat = {name: np.ascontiguousarray(value) for name, value in flat.items()}
     plain = {name: getattr(snapshot, name) for name in ("runs", "left", "step", "since", "seconds", "ended")}
     header = {**plain, "settings": dict(settings), "measures": list(next(iter(snapshot.curves.values()), []))}
     metadata = {KEY.decode(): json.dumps(header), "sha256": _checksum(header, flat)}
@@ -109,8 +109,4 @@ def _open(path: Path, arrays: bool = False) -> tuple[dict[str, Any], str, Arrays
 
 
 def _checksum(header: dict[str, Any], flat: Arrays) -> str:
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    for name in sorted(flat):
-        digest.update(f"{name} {flat[name].dtype} {flat[name].shape}".encode())
-        digest.update(flat[name].data)
-    return digest.hexdigest()
+    return array_checksum(flat, json.dumps(header, sort_keys=True).encode())

@@ -9,11 +9,12 @@ import sys
 import time
 from collections.abc import Sequence
 
-from grokcore import answers, bench, fourier, invariance, manifest, plan, pool, report, terminal
+from grokcore import answers, bench, fourier, invariance, manifest, plan, pool, report, terminal, verification
 from grokcore.arguments import SETTINGS, parser
 from grokcore.parts import SpecError, nearest
+from grokcore.replacing import StoreError
 from grokcore.spec import RunSpec, replace
-from grokcore.store import Record, RecordError, Store, StoreError
+from grokcore.store import Record, RecordError, Store
 from grokcore.sweep import MissingRuns, frame, missing, sweep
 
 FLAGS = ("operation", "p", "alpha", "n_layers", "lr", "weight_decay", "batch_size", "steps", "seed")
@@ -105,6 +106,14 @@ def _export(given: argparse.Namespace) -> int:
     return 0
 
 
+def _verify(given: argparse.Namespace) -> int:
+    n, damage = verification.verify(Store())
+    for one in damage:
+        print(one, file=sys.stderr)
+    print(f"{n} runs checked, " + (f"{len(damage)} things wrong" if damage else "nothing wrong"))
+    return 1 if damage else 0
+
+
 def _record(given: argparse.Namespace) -> int:
     store = Store()
     (planned,) = report.make_plan([given.notebook])
@@ -152,7 +161,7 @@ def _load(store: Store, beginning: str) -> Record:
 
 HANDLERS = {
     **{"train": _train, "report": _report, "bench": _bench, "plan": _plan},
-    **{"list": _list, "show": _show, "export": _export, "record": _record},
+    **{"list": _list, "show": _show, "export": _export, "verify": _verify, "record": _record},
 }
 
 if __name__ == "__main__":

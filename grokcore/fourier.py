@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from grokcore import tasks
 from grokcore.parts import SpecError, is_prime
+from grokcore.replacing import replacing
 from grokcore.spec import RunSpec
-from grokcore.store import RecordError, Store, replacing
+from grokcore.store import RecordError, Store
 
 FILE = "fourier.csv"
 TYPES: dict[Any, Any] = {"run": str, "step": int, "measure": str, "frequency": int, "value": float}

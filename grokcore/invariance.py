@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from grokcore.architectures import PeriodicConfig
+from grokcore.replacing import replacing
 from grokcore.spec import RunSpec
-from grokcore.store import RecordError, Store, replacing
+from grokcore.store import RecordError, Store
 
 FILE = "invariance.csv"
 COLUMNS = ["run", "parameter", "n_weights", "change", "scale_invariant"]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from grokcore.store import StoreError, replacing
+from grokcore.replacing import StoreError, replacing
 
 
 class Reservations:

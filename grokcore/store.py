@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,9 +22,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from safetensors.numpy import load_file, save
+from safetensors import safe_open
+from safetensors.numpy import save
 
 from grokcore.parts import SpecError
+from grokcore.replacing import replacing
 from grokcore.spec import RunSpec
 
 KINDS = (".json", ".parquet")  # of the files of a recorded experiment
@@ -35,10 +36,6 @@ LEFTOVER = 3600.0  # seconds after which a temporary file is nobody's
 
 class RecordError(RuntimeError):
     """A record that is missing, damaged or not of its specification; the message names the file and the run."""
-
-
-class StoreError(RuntimeError):
-    """A file of the store that cannot be written; the message says which and why, and what was there is as it was."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +63,15 @@ def _checksum(spec: dict[str, Any], status: str, curve: pd.DataFrame) -> str:
     digest = hashlib.sha256(json.dumps([spec, status], sort_keys=True).encode())
     for name in sorted(curve.columns):
         digest.update(name.encode() + np.ascontiguousarray(curve[name]).tobytes())
+    return digest.hexdigest()
+
+
+def array_checksum(arrays: Mapping[str, np.ndarray], also: bytes = b"") -> str:
+    """Return the SHA-256 over names, types, shapes and values of arrays, in the order of their names."""
+    digest = hashlib.sha256(also)
+    for name in sorted(arrays):
+        values = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {values.dtype} {values.shape}".encode() + values.tobytes())
     return digest.hexdigest()
 
 
@@ -139,8 +145,10 @@ class Store:
     def load(self, run: str) -> Record:
         """Return a run from the records, else the cache; raises RecordError if it is absent or fails its checks."""
         experiment = self.recorded().get(run)
-        if experiment is not None:
-            return self._from_experiment(experiment, run)
+        return self.load_recorded(experiment, run) if experiment is not None else self.load_cached(run)
+
+    def load_cached(self, run: str) -> Record:
+        """Return a run from the cache; raises as `load`."""
         path = self._path(run)
         if not path.is_file():
             raise RecordError(f"run {run} is neither recorded nor in the cache: train it with grokcore.sweep")
@@ -161,7 +169,7 @@ class Store:
         if weights:
             flat = {f"{step}/{name}": value for step, named in weights.items() for name, value in named.items()}
             with replacing(self._path(record.spec.id).with_suffix(".safetensors")) as path:
-                path.write_bytes(save(flat))
+                path.write_bytes(save(flat, {"sha256": array_checksum(flat)}))
         table = pa.Table.from_pandas(record.curve, preserve_index=False)
         table = table.replace_schema_metadata({KEY: json.dumps(record.header()).encode()})
         with replacing(self._path(record.spec.id)) as path:
@@ -195,8 +203,11 @@ class Store:
             raise RecordError(
                 f"no weights were kept of run {run}: train it with grokcore.sweep(…, keep_weights=[steps])"
             )
-        with _damage(path):
-            flat = load_file(path)
+        with _damage(path), safe_open(path, "numpy") as file:
+            flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            expected = (file.metadata() or {}).get("sha256")
+        if expected not in (None, array_checksum(flat)):  # none in files of before there was one
+            raise RecordError(f"{path.name}: the weights of run {run} are not what was saved: {_ADVICE}")
         out: dict[int, dict[str, np.ndarray]] = {}
         for key in sorted(flat, key=lambda key: int(key.split("/", 1)[0])):
             step, name = key.split("/", 1)
@@ -223,15 +234,22 @@ class Store:
     def _path(self, run: str) -> Path:
         return self.cache / f"{run}.parquet"
 
-    def _from_experiment(self, experiment: str, run: str) -> Record:
+    def load_recorded(self, experiment: str, run: str) -> Record:
+        """Return a run from a recorded experiment that has it; raises as `load`."""
         path = self.records / f"{experiment}.parquet"
-        if experiment not in self._tables:
-            with _damage(path):
-                self._tables[experiment] = pq.read_table(path)
-        table = self._tables[experiment]
         with _damage(path):
-            rows = table.filter(pc.field("run") == run)
+            rows = self._table(experiment).filter(pc.field("run") == run)
         return _checked(path, run, rows, self.headers(experiment)[run])
+
+    def runs_with_rows(self, experiment: str) -> set[str]:
+        """Return the runs that the curves of a recorded experiment name; raises as `load`."""
+        with _damage(self.records / f"{experiment}.parquet"):
+            return set(self._table(experiment)["run"].unique().to_pylist())
+
+    def _table(self, experiment: str) -> pa.Table:
+        if experiment not in self._tables:
+            self._tables[experiment] = pq.read_table(self.records / f"{experiment}.parquet")
+        return self._tables[experiment]
 
 
 def _checked(path: Path, run: str, table: pa.Table, header: dict[str, Any]) -> Record:
@@ -258,30 +276,6 @@ def _damage(path: Path) -> Iterator[None]:
         yield
     except Exception as error:  # a damaged file makes pyarrow, safetensors and json raise nearly anything
         raise RecordError(f"{path.name}: cannot be read ({error}): {_ADVICE}") from None
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name in the same folder, and move the file to `path` if the block succeeds; makes the folder.
-
-    Raises StoreError if it cannot be written: a full disk, a folder that is read-only.
-    """
-    name = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        yield Path(name)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except OSError as error:
-        raise StoreError(
-            f"{path} cannot be written ({error.strerror or error}): free space, make the folder writable, or name "
-            "another one with GROKCORE_CACHE or GROKCORE_RECORDS; nothing that was saved is changed"
-        ) from error
-    finally:
-        if name is not None:
-            Path(name).unlink(missing_ok=True)
 
 
 def _write(table: pa.Table, path: Path) -> None:

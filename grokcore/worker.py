@@ -18,8 +18,9 @@ import numpy as np
 
 from grokcore import __version__, checkpoint, progress
 from grokcore.checkpoint import Snapshot
+from grokcore.replacing import StoreError
 from grokcore.spec import RunSpec
-from grokcore.store import Record, RecordError, StoreError, make_record, repository
+from grokcore.store import Record, RecordError, make_record, repository
 
 if TYPE_CHECKING:
     from grokcore.train import Trained

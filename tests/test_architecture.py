@@ -12,7 +12,7 @@ PACKAGE = ROOT / "grokcore"
 # A module imports only from floors above its own line.
 FLOORS = [
     {"parts", "stats"},
-    {"architectures", "noise"},
+    {"architectures", "noise", "replacing"},
     {"spec", "decoders"},
     {"pku_networks"},
     {"tasks", "store", "style", "optim", "stepping"},
@@ -23,7 +23,7 @@ FLOORS = [
     {"train", "floor"},
     {"grouping", "analysis", "plots"},
     {"worker"},
-    {"pool"},
+    {"pool", "verification"},
     {"sweep", "timing", "claim_words", "claim_times"},
     {"bench", "claim_weights", "claim_cycles", "claim_epochs"},
     {"claim_grid"},

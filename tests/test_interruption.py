@@ -17,8 +17,9 @@ import torch
 from sweeps import LONG, SHORT, alive, checkpoints, environment, start, tidy, wait_for
 
 from grokcore import checkpoint, worker
+from grokcore.replacing import StoreError
 from grokcore.spec import RunSpec, grid, replace
-from grokcore.store import Store, StoreError
+from grokcore.store import Store
 from grokcore.sweep import sweep
 from grokcore.train import Trained, train
 
@@ -81,7 +82,8 @@ FULL = """
     import resource, sys
     from pathlib import Path
     import grokcore as gc
-    from grokcore.store import Store, StoreError
+    from grokcore.replacing import StoreError
+from grokcore.store import Store
 
     folder = Path(sys.argv[1])
     spec = gc.msu(p=7, d_model=8, d_mlp=12, n_heads=2, batch_size=8, steps=30)

@@ -9,8 +9,9 @@ import pytest
 from recorded import PROVENANCE, RUNS, record, same
 
 from grokcore import store as store_module
+from grokcore.replacing import StoreError
 from grokcore.spec import RunSpec, grid, msu
-from grokcore.store import Record, RecordError, Store, StoreError, repository
+from grokcore.store import Record, RecordError, Store, repository
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -1,0 +1,37 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class StoreError(RuntimeError):
+    """A file of the store that cannot be written; the message says which and why, and what was there is as it was."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name in the same folder, and move the file to `path` if the block succeeds; makes the folder.
+
+    Raises StoreError if it cannot be written: a full disk, a folder that is read-only.
+    """
+    name = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        yield Path(name)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written ({error.strerror or error}): free space, make the folder writable, or name "
+            "another one with GROKCORE_CACHE or GROKCORE_RECORDS; nothing that was saved is changed"
+        ) from error
+    finally:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
