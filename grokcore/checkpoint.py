@@ -90,8 +90,12 @@ def clear(store: Store, fresh: Collection[str]) -> None:
     """Remove checkpoints whose runs have been saved since or are all to be trained `fresh`, and damaged ones."""
     for found in store.checkpoints.glob("*.safetensors"):
         try:
-            runs, written = header(found)["runs"], found.stat().st_mtime
+            written, runs = found.stat().st_mtime, header(found)["runs"]
+        except FileNotFoundError:  # another sweep has just removed it
+            continue
         except RecordError as error:
+            if not found.is_file():
+                continue
             warnings.warn(f"{error}: it is removed, and its runs start again", RuntimeWarning, stacklevel=2)
             runs, written = [], 0.0
         if all((store.saved(run) or 0.0) > written or run in fresh for run in runs):

@@ -6,10 +6,9 @@ that another sweep is at is left to it.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from grokcore.grouping import cpu_groups, gpu_groups
 from grokcore.progress import Meter, Watch
 from grokcore.reservations import Reservations
 from grokcore.spec import RunSpec
+from grokcore.store import RecordError
 from grokcore.worker import ENVIRONMENT, Job, Result, train_job, train_whole
 
 RETRIES = 2  # of a group whose process was killed
@@ -75,16 +75,14 @@ def train_all(
     """
     with tempfile.TemporaryDirectory(prefix="grokcore-") as folder:
         work = _Work(absent, asked, options, Path(folder), reservations, at_hand)
-        meter = Meter(absent, Path(folder), watch, work.resumed)
+        meter = Meter(absent, Path(folder), watch)
         single = options.device != "cpu" or options.jobs == 1 or len(work.waiting) == 1
-        try:
-            yield from _in_this_process(work, meter) if single else _in_processes(work, options.jobs, meter)
-            meter.report(last=True)
-        finally:
-            with contextlib.suppress(OSError):  # it is not there, or holds checkpoints
-                options.checkpoints.rmdir()
+        yield from _in_this_process(work, meter) if single else _in_processes(work, options.jobs, meter)
+        meter.report(last=True)
     if work.failed:
-        raise TrainingError(f"{len(work.failed)} runs failed, all others are saved:\n" + "\n".join(work.failed))
+        raise TrainingError(
+            f"{len(work.failed)} runs failed, all others that were trained here are saved:\n" + "\n".join(work.failed)
+        )
 
 
 class _Work:
@@ -99,8 +97,9 @@ class _Work:
         reservations: Reservations,
         at_hand: Callable[[RunSpec], bool],
     ) -> None:
-        self.reservations, self.at_hand, self.failed, self.resumed = reservations, at_hand, list[str](), 0
+        self.reservations, self.at_hand, self.failed = reservations, at_hand, list[str]()
         self.tries: dict[Path, int] = {}
+        self.wanted = {spec.id for spec in absent}
         self.job = Job([], options.device, options.keep, options.plain, folder, options.checkpoints, options.every)
         self.waiting = self._on_their_way(absent, asked)
         begun = {spec.id for job in self.waiting for spec in job.specs}
@@ -114,46 +113,53 @@ class _Work:
         specs, wanted = {spec.id: spec for spec in asked}, {spec.id for spec in absent}
         found: list[tuple[int, Job]] = []
         for path in sorted(self.job.checkpoints.glob("*.safetensors")):
-            header = checkpoint.header(path)
+            try:
+                header = checkpoint.header(path)
+            except RecordError:  # another sweep has just removed it
+                continue
             if set(header["runs"]) <= set(specs) and wanted & set(header["runs"]):
                 job = replace(self.job, specs=[specs[run] for run in header["runs"]])
                 if job.path == path:
                     found.append((header["step"], job))
         jobs: list[Job] = []
-        for step, job in sorted(found, key=lambda pair: -pair[0]):
+        for _, job in sorted(found, key=lambda pair: -pair[0]):
             runs = {spec.id for spec in job.specs}
             if not any(runs & {spec.id for spec in other.specs} for other in jobs):
                 jobs.append(job)
-                self.resumed += step * len(runs & wanted)
         return jobs
 
-    def begin(self, job: Job) -> bool:
-        """Reserve a group; tell whether it is to be trained here and now."""
+    def begin(self, job: Job) -> Job | None:
+        """Reserve a group; return what of it is to be trained here and now."""
         runs = [spec.id for spec in job.specs]
         if not self.reservations.take(runs):
-            return False
-        if all(self.at_hand(spec) for spec in job.specs):
-            self.reservations.release(runs)
-            return False
-        return True
+            return None
+        left = [spec for spec in job.specs if not self.at_hand(spec)]
+        if left and job.path.is_file():
+            return job  # on its way, with runs that have ended: it stays together
+        self.reservations.release(set(runs) - {spec.id for spec in left})
+        return replace(job, specs=left) if left else None
+
+    def count(self, results: Iterable[Result]) -> int:
+        """Return how many of these results were asked for, not those that only belong to a group on its way."""
+        return sum(record.spec.id in self.wanted for record, _ in results)
 
     def end(self, job: Job) -> None:
-        """Let go of a group whose records are saved, or that is given up."""
+        """Let go of a group whose records are saved."""
         job.path.unlink(missing_ok=True)
         self.reservations.release(spec.id for spec in job.specs)
 
     def fail(self, job: Job, reason: str) -> None:
-        """Give a group up."""
-        self.failed += [f"{spec.id}: {reason}" for spec in job.specs]
-        self.end(job)
+        """Give a group up; if it has a checkpoint, another sweep may go on from there."""
+        self.failed += [f"{spec.id}: {reason}" for spec in job.specs if spec.id in self.wanted]
+        self.reservations.release(spec.id for spec in job.specs)
 
-    def killed(self, job: Job) -> bool:
-        """Count a death of the process that was at a group, if it had begun; tell whether it has another try."""
-        begun = job.progress / job.specs[0].id
-        if begun.is_file():
-            begun.unlink()
+    def killed(self, jobs: list[Job]) -> None:
+        """Count a death of a process for the groups that had begun; if none had, it died at one that was to begin."""
+        files = {job.path: job.progress / job.specs[0].id for job in jobs}
+        begun = [job for job in jobs if files[job.path].is_file()] or jobs
+        for job in begun:
+            files[job.path].unlink(missing_ok=True)
             self.tries[job.path] = self.tries.get(job.path, 0) + 1
-        return self.tries.get(job.path, 0) <= RETRIES
 
 
 def _in_this_process(work: _Work, meter: Meter) -> Iterator[Result]:
@@ -161,12 +167,12 @@ def _in_this_process(work: _Work, meter: Meter) -> Iterator[Result]:
 
     while work.waiting:
         job = work.waiting.pop(0)
-        if not work.begin(job):
+        if (job := work.begin(job)) is None:
             continue
         done: set[str] = set()
         try:
             for result in train_job(job, meter.report):
-                meter.done += 1
+                meter.done += work.count([result])
                 done.add(result[0].spec.id)
                 yield result
         except torch.OutOfMemoryError:
@@ -175,8 +181,8 @@ def _in_this_process(work: _Work, meter: Meter) -> Iterator[Result]:
                 raise
             half = -(-len(left) // 2)
             work.waiting[:0] = [replace(job, specs=part) for part in (left[:half], left[half:]) if part]
-            torch.cuda.empty_cache()
         work.end(job)
+        torch.cuda.empty_cache()  # after the error, which holds what did not fit; does nothing without a GPU
 
 
 def _in_processes(work: _Work, n: int, meter: Meter) -> Iterator[Result]:
@@ -193,24 +199,25 @@ def _in_processes(work: _Work, n: int, meter: Meter) -> Iterator[Result]:
     try:
         while work.waiting or alone or running:
             while len(running) < 2 * n and (work.waiting or (alone and not running)):
-                job = work.waiting.pop(0) if work.waiting else alone.pop(0)
-                if work.begin(job):
+                job = work.begin(work.waiting.pop(0) if work.waiting else alone.pop(0))
+                if job is not None:
                     pool = pool or ProcessPoolExecutor(n, env=ENVIRONMENT)
-                    running[pool.submit(train_whole, replace(job, parent=os.getpid()))] = job
+                    running[_submit(pool, replace(job, parent=os.getpid()))] = job
             ended, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-            if any(isinstance(future.exception(), BrokenExecutor) for future in ended):
+            if any(_broken(future) for future in ended):
                 ended, _ = wait(running, return_when=ALL_COMPLETED)  # it breaks for all
+                work.killed([running[future] for future in ended if _broken(future)])
                 _shut_down(pool)
                 pool = None
             for future in ended:
                 job, error = running.pop(future), future.exception()
                 if error is None:
-                    meter.done += len(job.specs)
+                    meter.done += work.count(future.result())
                     yield from future.result()
                     work.end(job)
                 elif not isinstance(error, BrokenExecutor):
                     work.fail(job, f"{type(error).__name__}: {error}")
-                elif not work.killed(job):
+                elif work.tries.get(job.path, 0) > RETRIES:
                     work.fail(job, f"its process was killed {RETRIES + 1} times (out of memory?): {error}")
                 else:
                     last = work.tries.get(job.path, 0) == RETRIES
@@ -218,6 +225,19 @@ def _in_processes(work: _Work, n: int, meter: Meter) -> Iterator[Result]:
             meter.report()
     finally:
         _shut_down(pool)
+
+
+def _submit(pool: Executor, job: Job) -> Future[list[Result]]:
+    try:
+        return pool.submit(train_whole, job)
+    except BrokenExecutor as error:  # a process was killed since the last look
+        failed: Future[list[Result]] = Future()
+        failed.set_exception(error)
+        return failed
+
+
+def _broken(future: Future[list[Result]]) -> bool:
+    return isinstance(future.exception(), BrokenExecutor)
 
 
 def _shut_down(pool: Executor | None) -> None:

@@ -38,9 +38,10 @@ Watch = Callable[[Progress], None]
 
 
 def begin(folder: Path, run: str, curve: Mapping[str, np.ndarray]) -> None:
-    """Begin the file of a run with the evaluations it has had."""
+    """Begin the file of a run: the step from which it goes on, and the evaluations it has had."""
     values = zip(*(curve.get(name, []) for name in ("step", "train_accuracy", "val_accuracy")), strict=True)
-    (folder / run).write_text("".join(f"{json.dumps([int(step), *rest])}\n" for step, *rest in values))
+    lines = [[int(step), *rest] for step, *rest in values]
+    (folder / run).write_text("".join(f"{json.dumps(line)}\n" for line in [lines[-1][0] if lines else 0, *lines]))
 
 
 def note(folder: Path, step: int, rows: Mapping[str, Mapping[str, float]]) -> None:
@@ -53,8 +54,8 @@ def note(folder: Path, step: int, rows: Mapping[str, Mapping[str, float]]) -> No
 class Meter:
     """Reports the progress of a sweep to its watcher, about once a second."""
 
-    def __init__(self, specs: Sequence[RunSpec], folder: Path, watch: Watch | None, resumed: int = 0) -> None:
-        self.specs, self.folder, self.watch, self.resumed = specs, folder, watch, resumed
+    def __init__(self, specs: Sequence[RunSpec], folder: Path, watch: Watch | None) -> None:
+        self.specs, self.folder, self.watch = specs, folder, watch
         self.done, self.began, self.latest = 0, time.monotonic(), 0.0
         self.labels = _labels(specs)
 
@@ -65,16 +66,17 @@ class Meter:
             return
         self.latest = now
         rows: list[tuple[Any, ...]] = []
-        done = 0
+        done, earlier = 0, 0
         for spec in self.specs:
             path = self.folder / spec.id
             lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-            evaluated = [json.loads(line) for line in lines if line.endswith("\n")]
+            start, *evaluated = [json.loads(line) for line in lines if line.endswith("\n")] or [0]
+            earlier += start
             rows += [(spec.id, *values, self.labels[spec.id]) for values in evaluated]
             done += evaluated[-1][0] if evaluated else 0
         curves = pd.DataFrame(rows, columns=["run", "step", "train_accuracy", "val_accuracy", "label"])
         total = sum(spec.steps for spec in self.specs)
-        rate = max(done - self.resumed, 0) / max(now - self.began, 1e-9)
+        rate = max(done - earlier, 0) / max(now - self.began, 1e-9)
         left = (total - done) / rate if rate else None
         self.watch(Progress(self.done, len(self.specs), done, total, rate, left, curves))
 

@@ -53,6 +53,11 @@ class Reservations:
             self._write()
         return True
 
+    def busy(self, runs: Iterable[str]) -> bool:
+        """Tell whether another sweep is at one of these runs."""
+        with self.turn:
+            return not self._others().isdisjoint(runs)
+
     def release(self, runs: Iterable[str]) -> None:
         """Let go of runs that have ended."""
         with self.turn:
@@ -62,10 +67,11 @@ class Reservations:
     def _others(self) -> set[str]:
         """Return the runs of the other sweeps that live, and forget those of the dead."""
         found: set[str] = set()
-        for path in self.folder.glob("*.json"):
-            if path == self.list:
+        for held in self.folder.glob("*.lock"):
+            path = held.with_suffix(".json")
+            if path == self.list or held.name == "turn.lock":
                 continue
-            lock = FileLock(path.with_suffix(".lock"))
+            lock = FileLock(held)
             try:
                 lock.acquire(timeout=0)
             except Timeout:

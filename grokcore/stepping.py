@@ -169,7 +169,11 @@ class CapturedStep:
             try:
                 with torch.cuda.graph(self.graph, stream=stream):
                     self._step(inputs)
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError as error:
+                if isinstance(error.__context__, torch.OutOfMemoryError):
+                    raise error.__context__ from None
                 raise RuntimeError(
                     f"the step cannot be captured as a CUDA graph: train with plain=True ({error})"
                 ) from error

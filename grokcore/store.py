@@ -31,6 +31,7 @@ from grokcore.spec import RunSpec
 
 KINDS = (".json", ".parquet")  # of the files of a recorded experiment
 KEY = b"grokcore"
+TEMPORARY = (".*.parquet.*", ".*.safetensors.*", ".*.json.*")  # as `replacing` names them
 LEFTOVER = 3600.0  # seconds after which a temporary file is nobody's
 
 
@@ -187,7 +188,7 @@ class Store:
     def clear_leftovers(self) -> None:
         """Remove what processes that were killed while writing left in the cache."""
         for folder in (self.cache, self.checkpoints, self.cache / "sweeps"):
-            for path in folder.glob(".*"):
+            for path in (path for kind in TEMPORARY for path in folder.glob(kind)):
                 with contextlib.suppress(FileNotFoundError):  # another sweep has just moved it into place
                     if path.is_file() and time.time() - path.stat().st_mtime > LEFTOVER:
                         path.unlink()

@@ -50,8 +50,9 @@ def sweep(
     a core); `fresh` trains all runs anew; `keep_weights` are steps at which weights are kept (`Store.weights`);
     `watch(progress)` is called about once a second; `plain` trains without the engine's short cuts (first-token
     sharing, compilation, CUDA graph), for comparison. Runs are saved as they end, and those under way about every
-    `checkpoint_every` seconds: started again after an interruption, a sweep goes on where it was, and its curves are
-    the same to the last bit. Runs that another sweep on the same store is at are waited for.
+    `checkpoint_every` seconds: started again after an interruption, a sweep goes on where it was. A group of runs that
+    were under way together stays together, and its curves are the same to the last bit. Runs that another sweep on the
+    same store is at are waited for.
 
     Raises MissingRuns with `train=False`, RecordError for a damaged record, SpecError for a run that cannot be
     trained, TrainingError for runs that failed after all others are saved, StoreError where nothing can be written.
@@ -82,16 +83,19 @@ def _trained(
     try:
         with Reservations(store.cache / "sweeps") as reservations:
             while left := [spec for spec in absent if spec.id not in found]:
+                wanted = {spec.id for spec in left}
                 for record, weights in train_all(left, asked, options, reservations, at_hand, watch):
-                    store.save(record, weights)
-                    found[record.spec.id] = record
-                others = [spec for spec in left if spec.id not in found]
-                found |= {spec.id: store.load(spec.id) for spec in others if at_hand(spec)}
-                if any(spec.id not in found for spec in others):
+                    if record.spec.id in wanted:  # others only belong to a group on its way
+                        store.save(record, weights)
+                        found[record.spec.id] = record
+                while others := [spec for spec in left if spec.id not in found]:
+                    found |= {spec.id: store.load(spec.id) for spec in others if at_hand(spec)}
+                    if not reservations.busy(spec.id for spec in others):
+                        break
                     time.sleep(PATIENCE)
     except KeyboardInterrupt as error:
-        under_way = len(list(store.checkpoints.glob("*.safetensors")))
-        error.add_note(f"{len(found)} of {len(absent)} runs are saved, and {under_way} checkpoints of others under way")
+        n = len(list(store.checkpoints.glob("*.safetensors")))
+        error.add_note(f"{len(found)} of {len(absent)} runs are saved, and there are {n} checkpoints to go on from")
         raise
     return found
 
@@ -142,5 +146,6 @@ def _guess(spec: RunSpec) -> float:
 
 
 def _kept(store: Store, run: str, steps: Sequence[int]) -> bool:
-    """Tell whether the weights of a run are at hand for all these steps."""
-    return not steps or (store.has_weights(run) and set(steps) <= set(store.weights(run)))
+    """Tell whether the weights of a run at hand were kept at all these steps, as far as it got there."""
+    wanted = {step for step in steps if step <= store.load(run).curve["step"].iloc[-1]} if steps else set()
+    return not wanted or (store.has_weights(run) and wanted <= set(store.weights(run)))

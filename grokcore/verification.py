@@ -39,6 +39,8 @@ def verify(store: Store) -> tuple[int, list[Damage]]:
             found += [Damage(file, run, what) for what in problems(load())]
         except RecordError as error:
             found.append(Damage(file, run, str(error)))
+        except (KeyError, TypeError, ValueError) as error:
+            found.append(Damage(file, run, f"its curve is not one that training gives ({error!r})"))
         if file == f"{run}.parquet" and store.has_weights(run):
             try:
                 store.weights(run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import os
 import platform
 import subprocess
@@ -81,7 +82,7 @@ def train_job(job: Job, report: Callable[[], None] | None = None) -> Iterator[Re
         nonlocal written
         if time.monotonic() - written >= job.every:
             try:
-                checkpoint.write(job.path, take(), {**job.settings, "made_by": made_by(job.device)})
+                checkpoint.write(job.path, take(), {**job.settings, "made_by": _engine(job.device)})
             except StoreError as error:
                 warnings.warn(f"no checkpoint, training goes on: {error}", RuntimeWarning, stacklevel=2)
             written = time.monotonic()
@@ -110,7 +111,7 @@ def _resumed(job: Job) -> Snapshot | None:
         return None
     try:
         snapshot, made = checkpoint.read(job.path), checkpoint.header(job.path)["settings"]["made_by"]
-        here = made_by(job.device)
+        here = _engine(job.device)
         differ = [f"{name} {made.get(name)}, now {here[name]}" for name in here if made.get(name) != here[name]]
         if not differ:
             return snapshot
@@ -134,6 +135,12 @@ def made_by(device: str) -> dict[str, Any]:
         **{"python": platform.python_version(), "device": name},
         **{"matmul_precision": torch.get_float32_matmul_precision(), "commit": _commit()},
     }
+
+
+def _engine(device: str) -> dict[str, Any]:
+    """Say what a run under way hangs on: the text of the package instead of its commit, which a change may not show."""
+    texts = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    return {**made_by(device), "commit": None, "code": hashlib.sha256(b"".join(texts)).hexdigest()[:16]}
 
 
 def _provenance(run: Trained, device: str, n_runs: int) -> dict[str, Any]:

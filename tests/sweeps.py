@@ -65,7 +65,7 @@ def checkpoints(store: Store) -> list[Path]:
 def tidy(store: Store) -> bool:
     """Tell whether there is nothing in the cache but runs, and the lock that sweeps take turns with."""
     assert [path.name for path in (store.cache / "sweeps").iterdir()] == ["turn.lock"]
-    return not list(store.cache.rglob(".*")) and not store.checkpoints.exists()
+    return not list(store.cache.rglob(".*")) and not checkpoints(store)
 
 
 def alive(group: int) -> list[str]:

@@ -17,11 +17,13 @@ import torch
 from sweeps import LONG, SHORT, alive, checkpoints, environment, start, tidy, wait_for
 
 from grokcore import checkpoint, worker
+from grokcore.pool import TrainingError
 from grokcore.replacing import StoreError
 from grokcore.spec import RunSpec, grid, replace
 from grokcore.store import Store
 from grokcore.sweep import sweep
 from grokcore.train import Trained, train
+from grokcore.worker import Job
 
 
 def test_interrupted_from_the_keyboard_it_says_what_is_saved(tmp_path: Path) -> None:
@@ -39,7 +41,10 @@ def test_interrupted_from_the_keyboard_it_says_what_is_saved(tmp_path: Path) -> 
     os.killpg(process.pid, signal.SIGINT)
     said = process.communicate()[1]
     assert process.returncode == 130
-    assert "interrupted; 0 of 1 runs are saved, and 0 checkpoints of others under way; the same command goes on" in said
+    assert (
+        "interrupted; 0 of 1 runs are saved, and there are 0 checkpoints to go on from; the same command goes on"
+        in said
+    )
     assert "Traceback" not in said
 
 
@@ -50,7 +55,8 @@ def test_an_interrupted_parallel_sweep_leaves_no_process_and_no_broken_file(tmp_
     wait_for(process, lambda: len(checkpoints(store)) > 1)
     os.killpg(process.pid, signal.SIGINT)
     said = process.communicate()[1]
-    assert process.returncode != 0 and "0 of 4 runs are saved, and 2 checkpoints" in said, said
+    assert process.returncode != 0 and "0 of 4 runs are saved, and there are 2 checkpoints" in said, said
+    assert said.count("Traceback") == 1  # of the sweep, none of its processes
     deadline = time.monotonic() + 30
     while left := alive(process.pid):
         assert time.monotonic() < deadline, left
@@ -83,7 +89,7 @@ FULL = """
     from pathlib import Path
     import grokcore as gc
     from grokcore.replacing import StoreError
-from grokcore.store import Store
+    from grokcore.store import Store
 
     folder = Path(sys.argv[1])
     spec = gc.msu(p=7, d_model=8, d_mlp=12, n_heads=2, batch_size=8, steps=30)
@@ -139,7 +145,7 @@ def test_a_sweep_goes_on_from_its_checkpoint(store: Store, interrupted: Path, mo
     sweep([replace(SHORT, seed=1), SHORT], store=store, device="cpu", jobs=1)
     assert seen == [6, 8, 11, 16, 23, 30] + [0, 1, 2, 3, 4, 6, 8, 11, 16, 23, 30]
     assert store.load(SHORT.id).curve["step"].tolist() == [0, 1, 2, 3, 4, 6, 8, 11, 16, 23, 30]
-    assert not store.checkpoints.exists()
+    assert not checkpoints(store)
 
 
 @pytest.mark.parametrize("change", [{"plain": True}, {"keep_weights": [3]}, {"fresh": True}])
@@ -158,7 +164,7 @@ def test_a_checkpoint_of_another_version_is_not_used(
     monkeypatch.setattr(worker, "__version__", "0.0.0")
     with pytest.warns(RuntimeWarning, match="1 runs start again.*grokcore 0.1.0, now 0.0.0"):
         sweep([SHORT], store=store, device="cpu", jobs=1)
-    assert store.load(SHORT.id).provenance["grokcore"] == "0.0.0" and not store.checkpoints.exists()
+    assert store.load(SHORT.id).provenance["grokcore"] == "0.0.0" and not checkpoints(store)
 
 
 @pytest.mark.parametrize(
@@ -171,4 +177,45 @@ def test_a_damaged_checkpoint_is_said_and_not_used(
     with pytest.warns(RuntimeWarning, match=interrupted.name):
         curve = sweep([SHORT], store=store, device="cpu", jobs=1)
     pd.testing.assert_frame_equal(curve, sweep([SHORT], store=Store(tmp_path / "a", tmp_path / "b"), device="cpu"))
-    assert not store.checkpoints.exists()
+    assert not checkpoints(store)
+
+
+def test_what_is_not_a_leftover_stays(store: Store) -> None:
+    store.cache.mkdir(parents=True)
+    leftover, own = store.cache / ".1f.parquet.x7", store.cache / ".gitignore"
+    for path in (leftover, own):
+        path.write_text("")
+        os.utime(path, (0, 0))
+    young = store.cache / ".2f.parquet.x8"
+    young.write_text("")
+    store.clear_leftovers()
+    assert sorted(store.cache.iterdir()) == [young, own]
+
+
+def test_a_pool_that_breaks_while_a_result_is_saved_does_not_end_the_sweep(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Handing over a group to it fails at once: it is handed to the next pool."""
+    from loky import ProcessPoolExecutor
+    from loky.process_executor import TerminatedWorkerError
+
+    handed, submit = list[Job](), ProcessPoolExecutor.submit
+
+    def broken(pool: ProcessPoolExecutor, function: Any, job: Job) -> Any:
+        handed.append(job)
+        if len(handed) == 2:
+            raise TerminatedWorkerError("killed")
+        return submit(pool, function, job)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", broken)
+    specs = grid(SHORT, seed=range(3))
+    sweep(specs, store=store, device="cpu", jobs=2)
+    assert set(store.ids()) == {spec.id for spec in specs} and len(handed) > 3
+
+
+def test_a_worker_that_dies_before_it_begins_is_not_tried_for_ever(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("grokcore.pool.train_whole", lambda _: os._exit(1))
+    with pytest.raises(TrainingError, match="2 runs failed(.|\n)*killed 3 times"):
+        sweep(grid(SHORT, seed=range(2)), store=store, device="cpu", jobs=2)

@@ -22,7 +22,7 @@ from grokcore.spec import RunSpec, grid, msu, periodic, replace
 from grokcore.store import Record, RecordError, Store, make_record, repository
 from grokcore.sweep import MissingRuns, estimate, frame, missing, sweep
 from grokcore.train import train
-from grokcore.worker import Job
+from grokcore.worker import Job, Result
 
 TINY: dict[str, Any] = {"p": 7, "d_model": 8, "d_mlp": 12, "n_heads": 2, "batch_size": 8, "steps": 12}
 RUNS = [msu(**TINY), msu(**TINY, seed=1), periodic(1, **TINY)]
@@ -121,7 +121,7 @@ def test_weights_are_kept_and_found_again(store: Store) -> None:
     assert norm == pytest.approx(store.load(RUNS[0].id).curve["weight_norm"].iloc[-1], rel=1e-6)
     before = times(store)
     run_sweep(RUNS[:1], store, keep_weights=[12])
-    run_sweep(RUNS[:1], store, keep_weights=[3], train=False)
+    run_sweep(RUNS[:1], store, keep_weights=[3, 13, 1000], train=False)  # 12 is its last step
     assert times(store) == before, "trained again though the weights are there"
     run_sweep(RUNS[:1], store, keep_weights=[4])
     assert list(store.weights(RUNS[0].id)) == [4]
@@ -206,10 +206,10 @@ def test_no_more_than_two_groups_a_process_are_under_way(store: Store, monkeypat
     class Pool:
         def __init__(self, *_: object, **__: object) -> None: ...
 
-        def submit(self, _: object, job: Job) -> Future[list[RunSpec]]:
+        def submit(self, _: object, job: Job) -> Future[list[Result]]:
             handed_over.append(len(taken))
-            future: Future[list[RunSpec]] = Future()
-            future.set_result(job.specs)
+            future: Future[list[Result]] = Future()
+            future.set_result([(Record(spec, pd.DataFrame(), "finished", {}), {}) for spec in job.specs])
             return future
 
         def shutdown(self, **_: object) -> None: ...
