@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -47,8 +48,17 @@ def start(folder: Path, specs: list[RunSpec]) -> subprocess.Popen[str]:
     script.write_text(textwrap.dedent(PARALLEL))
     given = json.dumps([spec.to_dict() for spec in specs])
     command = [sys.executable, "-W", "error", str(script), str(folder), given]
+    return launch(command, folder)
+
+
+def launch(command: list[str], folder: Path) -> subprocess.Popen[str]:
+    """Start a process group of its own, which Ctrl-C interrupts also where this process was started to ignore it."""
+
+    def heed() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=environment(folder), start_new_session=True, **options)
+    return subprocess.Popen(command, env=environment(folder), start_new_session=True, preexec_fn=heed, **options)
 
 
 def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:

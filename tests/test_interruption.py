@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from sweeps import LONG, SHORT, alive, checkpoints, environment, start, tidy, wait_for
+from sweeps import LONG, SHORT, alive, checkpoints, environment, launch, start, tidy, wait_for
 
 from grokcore import checkpoint, worker
 from grokcore.pool import TrainingError
@@ -29,13 +29,7 @@ from grokcore.worker import Job
 def test_interrupted_from_the_keyboard_it_says_what_is_saved(tmp_path: Path) -> None:
     """Ctrl-C goes to all processes of the terminal; none of them shows a traceback, and the same command goes on."""
     command = [sys.executable, "-W", "error", "-m", "grokcore.cli", "train", "--p", "7", "--steps", "100000"]
-    process = subprocess.Popen(
-        [*command, "--set", "d_model=8"],
-        env=environment(tmp_path),
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = launch([*command, "--set", "d_model=8"], tmp_path)
     wait_for(process, lambda: any((tmp_path / "sweeps").glob("*.json")))
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
