@@ -101,23 +101,23 @@ class _Work:
         self.tries: dict[Path, int] = {}
         self.wanted = {spec.id for spec in absent}
         self.job = Job([], options.device, options.keep, options.plain, folder, options.checkpoints, options.every)
-        self.waiting = self._on_their_way(absent, asked)
+        self.waiting = self._on_their_way(asked)
         begun = {spec.id for job in self.waiting for spec in job.specs}
         rest = [spec for spec in absent if spec.id not in begun]
         on_cpu = options.device == "cpu"
         groups = cpu_groups(rest, options.jobs) if on_cpu else gpu_groups(rest, options.device, options.plain)
         self.waiting += [replace(self.job, specs=group) for group in groups]
 
-    def _on_their_way(self, absent: Sequence[RunSpec], asked: Sequence[RunSpec]) -> list[Job]:
+    def _on_their_way(self, asked: Sequence[RunSpec]) -> list[Job]:
         """Return the groups that have a checkpoint under these settings, as they were, the furthest first."""
-        specs, wanted = {spec.id: spec for spec in asked}, {spec.id for spec in absent}
+        specs = {spec.id: spec for spec in asked}
         found: list[tuple[int, Job]] = []
         for path in sorted(self.job.checkpoints.glob("*.safetensors")):
             try:
                 header = checkpoint.header(path)
             except RecordError:  # another sweep has just removed it
                 continue
-            if set(header["runs"]) <= set(specs) and wanted & set(header["runs"]):
+            if set(header["runs"]) <= set(specs) and self.wanted & set(header["runs"]):
                 job = replace(self.job, specs=[specs[run] for run in header["runs"]])
                 if job.path == path:
                     found.append((header["step"], job))
@@ -166,8 +166,7 @@ def _in_this_process(work: _Work, meter: Meter) -> Iterator[Result]:
     import torch
 
     while work.waiting:
-        job = work.waiting.pop(0)
-        if (job := work.begin(job)) is None:
+        if (job := work.begin(work.waiting.pop(0))) is None:
             continue
         done: set[str] = set()
         try:
@@ -176,9 +175,9 @@ def _in_this_process(work: _Work, meter: Meter) -> Iterator[Result]:
                 done.add(result[0].spec.id)
                 yield result
         except torch.OutOfMemoryError:
-            left = [spec for spec in job.specs if spec.id not in done]
             if len(job.specs) == 1:
                 raise
+            left = [spec for spec in job.specs if spec.id not in done]
             half = -(-len(left) // 2)
             work.waiting[:0] = [replace(job, specs=part) for part in (left[:half], left[half:]) if part]
         work.end(job)

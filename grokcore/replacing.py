@@ -13,6 +13,14 @@ class StoreError(RuntimeError):
     """A file of the store that cannot be written; the message says which and why, and what was there is as it was."""
 
 
+def unwritable(path: Path, error: OSError) -> StoreError:
+    """Return the error of a file or folder that cannot be written."""
+    return StoreError(
+        f"{path} cannot be written ({error.strerror or error}): free space, make the folder writable, or name "
+        "another one with GROKCORE_CACHE or GROKCORE_RECORDS; nothing that was saved is changed"
+    )
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name in the same folder, and move the file to `path` if the block succeeds; makes the folder.
@@ -28,10 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
         os.chmod(name, 0o644)
         os.replace(name, path)
     except OSError as error:
-        raise StoreError(
-            f"{path} cannot be written ({error.strerror or error}): free space, make the folder writable, or name "
-            "another one with GROKCORE_CACHE or GROKCORE_RECORDS; nothing that was saved is changed"
-        ) from error
+        raise unwritable(path, error) from error
     finally:
         if name is not None:
             Path(name).unlink(missing_ok=True)

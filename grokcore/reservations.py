@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from grokcore.replacing import StoreError, replacing
+from grokcore.replacing import replacing, unwritable
 
 
 class Reservations:
@@ -32,10 +32,7 @@ class Reservations:
                 self.alive.acquire()
                 self._write()
         except OSError as error:
-            raise StoreError(
-                f"{self.folder} cannot be written ({error.strerror or error}): free space, make the folder writable, "
-                "or name another one with GROKCORE_CACHE"
-            ) from error
+            raise unwritable(self.folder, error) from error
         return self
 
     def __exit__(self, *_: object) -> None:

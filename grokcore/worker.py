@@ -69,7 +69,8 @@ def train_job(job: Job, report: Callable[[], None] | None = None) -> Iterator[Re
 
     from grokcore.train import train
 
-    resume, written = _resumed(job), time.monotonic()
+    engine = _engine(job.device)  # as it is now: the text on the disk may change while this trains
+    resume, written = _resumed(job, engine), time.monotonic()
 
     def note(step: int, rows: dict[str, dict[str, float]]) -> None:
         if job.parent is not None and os.getppid() != job.parent:
@@ -82,7 +83,7 @@ def train_job(job: Job, report: Callable[[], None] | None = None) -> Iterator[Re
         nonlocal written
         if time.monotonic() - written >= job.every:
             try:
-                checkpoint.write(job.path, take(), {**job.settings, "made_by": _engine(job.device)})
+                checkpoint.write(job.path, take(), {**job.settings, "made_by": engine})
             except StoreError as error:
                 warnings.warn(f"no checkpoint, training goes on: {error}", RuntimeWarning, stacklevel=2)
             written = time.monotonic()
@@ -105,13 +106,12 @@ def train_whole(job: Job) -> list[Result]:
     return list(train_job(job))
 
 
-def _resumed(job: Job) -> Snapshot | None:
+def _resumed(job: Job, here: dict[str, Any]) -> Snapshot | None:
     """Return the snapshot to go on from; one that is damaged or of another version is removed, which is said."""
     if not job.path.is_file():
         return None
     try:
         snapshot, made = checkpoint.read(job.path), checkpoint.header(job.path)["settings"]["made_by"]
-        here = _engine(job.device)
         differ = [f"{name} {made.get(name)}, now {here[name]}" for name in here if made.get(name) != here[name]]
         if not differ:
             return snapshot
@@ -124,8 +124,7 @@ def _resumed(job: Job) -> Snapshot | None:
     return None
 
 
-def made_by(device: str) -> dict[str, Any]:
-    """Say what the numbers of a run hang on beside its specification: versions, device, commit."""
+def _versions(device: str) -> dict[str, Any]:
     import torch
 
     on_gpu = device.startswith("cuda")
@@ -133,14 +132,14 @@ def made_by(device: str) -> dict[str, Any]:
     return {
         **{"grokcore": __version__, "torch": torch.__version__, "numpy": np.__version__},
         **{"python": platform.python_version(), "device": name},
-        **{"matmul_precision": torch.get_float32_matmul_precision(), "commit": _commit()},
+        **{"matmul_precision": torch.get_float32_matmul_precision()},
     }
 
 
 def _engine(device: str) -> dict[str, Any]:
-    """Say what a run under way hangs on: the text of the package instead of its commit, which a change may not show."""
+    """Say what a run under way hangs on beside its specification: versions, device, and the text of the package."""
     texts = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
-    return {**made_by(device), "commit": None, "code": hashlib.sha256(b"".join(texts)).hexdigest()[:16]}
+    return {**_versions(device), "code": hashlib.sha256(b"".join(texts)).hexdigest()[:16]}
 
 
 def _provenance(run: Trained, device: str, n_runs: int) -> dict[str, Any]:
@@ -148,9 +147,10 @@ def _provenance(run: Trained, device: str, n_runs: int) -> dict[str, Any]:
     import torch
 
     return {
-        **made_by(device),
+        **_versions(device),
         **{"threads": torch.get_num_threads(), "runs_in_program": n_runs, "engine": run.engine},
-        **{"seconds": run.seconds, "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")},
+        **{"commit": _commit(), "seconds": run.seconds},
+        **{"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")},
     }
 
 
