@@ -1,52 +1,58 @@
-"""The local pool: a process a core on a CPU with one run each or several small ones, one process on a GPU with many.
+"""Groups of runs in this process (a GPU takes many runs at once), in processes of this machine, or in an executor.
 
-A group whose process was killed is trained again, one that does not fit into the memory of a GPU is halved, and one
-that another sweep is at is left to it.
+A group whose process was killed is trained again, one that does not fit into memory is halved, and one that another
+sweep is at is left to it.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import (
+    ALL_COMPLETED,
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    wait,
+)
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
-from grokcore import checkpoint
+from grokcore import progress
+from grokcore.backlog import RETRIES, Backlog, Options
 from grokcore.grouping import cpu_groups, gpu_groups
 from grokcore.progress import Meter, Watch
 from grokcore.reservations import Reservations
 from grokcore.spec import RunSpec
-from grokcore.store import RecordError
-from grokcore.worker import ENVIRONMENT, Job, Result, train_job, train_whole
+from grokcore.worker import CODE, ENVIRONMENT, Job, Result, require_code, train_job, train_whole
 
-RETRIES = 2  # of a group whose process was killed
+T = TypeVar("T")
 
 
 class DeviceError(RuntimeError):
-    """A device that this machine does not have; the message says which there are."""
+    """A device that a machine does not have; the message says which there are."""
 
 
 class TrainingError(RuntimeError):
     """Runs that failed; the message names them with the reason. All others were trained and saved."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """How a sweep trains; see `grokcore.sweep`. `checkpoints` is the folder of theirs, `every` their seconds."""
-
-    device: str
-    jobs: int
-    keep: tuple[int, ...]
-    plain: bool
-    checkpoints: Path
-    every: float
+class ExecutorError(RuntimeError):
+    """An executor that takes no more runs, or a cluster that is not there; what had ended is saved."""
 
 
 def cores() -> int:
     """Return the number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def workers(executor: Executor | None, jobs: int | None) -> int:
+    """Return how many groups train at once: `jobs` if given, else what an executor says of itself, else one a core."""
+    known = getattr(executor, "workers", 0)
+    return jobs or (known if isinstance(known, int) else 0) or cores()
 
 
 def device_of(device: str) -> str:
@@ -60,6 +66,19 @@ def device_of(device: str) -> str:
     return device
 
 
+def device_in(executor: Executor | None, device: str) -> str:
+    """Return the device meant, as `device_of`, where the executor's processes are: a worker is asked for all of them.
+
+    Raises CodeError if it has another text of this package, ExecutorError if there is none to ask.
+    """
+    return device_of(device) if executor is None else _ask(executor, _survey, device, CODE)
+
+
+def _survey(device: str, code: str) -> str:
+    require_code(code)
+    return device_of(device)
+
+
 def train_all(
     absent: Sequence[RunSpec],
     asked: Sequence[RunSpec],
@@ -71,98 +90,55 @@ def train_all(
     """Train the absent runs of those asked for, and yield each record, with the weights kept, as it ends.
 
     Groups that have a checkpoint go on from it. Left out are groups that another sweep is at, or that are `at_hand`
-    when their turn comes. Raises TrainingError at the end if there were runs that failed.
+    when their turn comes. Raises TrainingError at the end if there were runs that failed, ExecutorError if an executor
+    that was given takes no more.
     """
-    with tempfile.TemporaryDirectory(prefix="grokcore-") as folder:
-        work = _Work(absent, asked, options, Path(folder), reservations, at_hand)
-        meter = Meter(absent, Path(folder), watch)
-        single = options.device != "cpu" or options.jobs == 1 or len(work.waiting) == 1
-        yield from _in_this_process(work, meter) if single else _in_processes(work, options.jobs, meter)
-        meter.report(last=True)
+    work = Backlog(absent, asked, options, reservations, at_hand, partial(_groups, options))
+    meter = Meter(absent, reservations.progress, watch)
+    if options.executor is not None:
+        yield from _in_processes(work, _Given(options.executor, options.jobs), meter)
+    elif options.device != "cpu" or (n := min(workers(None, options.jobs), len(work.waiting))) == 1:
+        yield from _in_this_process(work, meter)
+    else:
+        yield from _in_processes(work, _Local(n), meter)
+    meter.report(last=True)
     if work.failed:
         raise TrainingError(
             f"{len(work.failed)} runs failed, all others that were trained here are saved:\n" + "\n".join(work.failed)
         )
 
 
-class _Work:
-    """The groups still to train, and the runs that failed."""
-
-    def __init__(
-        self,
-        absent: Sequence[RunSpec],
-        asked: Sequence[RunSpec],
-        options: Options,
-        folder: Path,
-        reservations: Reservations,
-        at_hand: Callable[[RunSpec], bool],
-    ) -> None:
-        self.reservations, self.at_hand, self.failed = reservations, at_hand, list[str]()
-        self.tries: dict[Path, int] = {}
-        self.wanted = {spec.id for spec in absent}
-        self.job = Job([], options.device, options.keep, options.plain, folder, options.checkpoints, options.every)
-        self.waiting = self._on_their_way(asked)
-        begun = {spec.id for job in self.waiting for spec in job.specs}
-        rest = [spec for spec in absent if spec.id not in begun]
-        on_cpu = options.device == "cpu"
-        groups = cpu_groups(rest, options.jobs) if on_cpu else gpu_groups(rest, options.device, options.plain)
-        self.waiting += [replace(self.job, specs=group) for group in groups]
-
-    def _on_their_way(self, asked: Sequence[RunSpec]) -> list[Job]:
-        """Return the groups that have a checkpoint under these settings, as they were, the furthest first."""
-        specs = {spec.id: spec for spec in asked}
-        found: list[tuple[int, Job]] = []
-        for path in sorted(self.job.checkpoints.glob("*.safetensors")):
-            try:
-                header = checkpoint.header(path)
-            except RecordError:  # another sweep has just removed it
-                continue
-            if set(header["runs"]) <= set(specs) and self.wanted & set(header["runs"]):
-                job = replace(self.job, specs=[specs[run] for run in header["runs"]])
-                if job.path == path:
-                    found.append((header["step"], job))
-        jobs: list[Job] = []
-        for _, job in sorted(found, key=lambda pair: -pair[0]):
-            runs = {spec.id for spec in job.specs}
-            if not any(runs & {spec.id for spec in other.specs} for other in jobs):
-                jobs.append(job)
-        return jobs
-
-    def begin(self, job: Job) -> Job | None:
-        """Reserve a group; return what of it is to be trained here and now."""
-        runs = [spec.id for spec in job.specs]
-        if not self.reservations.take(runs):
-            return None
-        left = [spec for spec in job.specs if not self.at_hand(spec)]
-        if left and job.path.is_file():
-            return job  # on its way, with runs that have ended: it stays together
-        self.reservations.release(set(runs) - {spec.id for spec in left})
-        return replace(job, specs=left) if left else None
-
-    def count(self, results: Iterable[Result]) -> int:
-        """Return how many of these results were asked for, not those that only belong to a group on its way."""
-        return sum(record.spec.id in self.wanted for record, _ in results)
-
-    def end(self, job: Job) -> None:
-        """Let go of a group whose records are saved."""
-        job.path.unlink(missing_ok=True)
-        self.reservations.release(spec.id for spec in job.specs)
-
-    def fail(self, job: Job, reason: str) -> None:
-        """Give a group up; if it has a checkpoint, another sweep may go on from there."""
-        self.failed += [f"{spec.id}: {reason}" for spec in job.specs if spec.id in self.wanted]
-        self.reservations.release(spec.id for spec in job.specs)
-
-    def killed(self, jobs: list[Job]) -> None:
-        """Count a death of a process for the groups that had begun; if none had, it died at one that was to begin."""
-        files = {job.path: job.progress / job.specs[0].id for job in jobs}
-        begun = [job for job in jobs if files[job.path].is_file()] or jobs
-        for job in begun:
-            files[job.path].unlink(missing_ok=True)
-            self.tries[job.path] = self.tries.get(job.path, 0) + 1
+def _groups(options: Options, specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
+    """Return which runs train together; the memory of a GPU is measured where it is."""
+    if options.device == "cpu":
+        return cpu_groups(specs, workers(options.executor, options.jobs))
+    if options.executor is None:
+        return gpu_groups(specs, options.device, options.plain)
+    return _ask(options.executor, gpu_groups, specs, options.device, options.plain)
 
 
-def _in_this_process(work: _Work, meter: Meter) -> Iterator[Result]:
+def _ask(executor: Executor, function: Callable[..., T], *given: object) -> T:
+    try:
+        return _hand(executor, function, *given).result()
+    except (BrokenExecutor, CancelledError) as error:
+        raise _gone(error) from error
+
+
+def _hand(executor: Executor, function: Callable[..., T], *given: object) -> Future[T]:
+    try:
+        return executor.submit(function, *given)
+    except RuntimeError as error:  # it was shut down, or has lost its cluster
+        raise BrokenExecutor(str(error)) from error
+
+
+def _gone(error: BaseException) -> ExecutorError:
+    return ExecutorError(
+        f"the executor takes no more runs ({type(error).__name__}{f': {error}' if str(error) else ''}): its processes, "
+        "or the scheduler of a cluster, have gone. What had ended is saved; start them and the same sweep again"
+    )
+
+
+def _in_this_process(work: Backlog, meter: Meter) -> Iterator[Result]:
     import torch
 
     while work.waiting:
@@ -177,70 +153,129 @@ def _in_this_process(work: _Work, meter: Meter) -> Iterator[Result]:
         except torch.OutOfMemoryError:
             if len(job.specs) == 1:
                 raise
-            left = [spec for spec in job.specs if spec.id not in done]
-            half = -(-len(left) // 2)
-            work.waiting[:0] = [replace(job, specs=part) for part in (left[:half], left[half:]) if part]
+            work.halve(job, done)
         work.end(job)
         torch.cuda.empty_cache()  # after the error, which holds what did not fit; does nothing without a GPU
 
 
-def _in_processes(work: _Work, n: int, meter: Meter) -> Iterator[Result]:
-    """Train groups in loky processes, which also take classes defined in a notebook; if one fails the others go on.
+class _Local:
+    """Loky processes, which also take classes defined in a notebook; new ones when one of them was killed."""
 
-    No more than two groups a process are handed over at a time, so that results do not pile up. A process that is
-    killed takes the pool with it: what it was at is tried again, the last time with no other group beside it.
+    def __init__(self, n: int) -> None:
+        self.room, self.n = 2 * n, n
+        self.processes: Executor | None = None
+
+    def submit(self, job: Job) -> Future[list[Result]]:
+        from loky import ProcessPoolExecutor
+
+        self.processes = self.processes or ProcessPoolExecutor(self.n, env=ENVIRONMENT)
+        return self.processes.submit(train_whole, replace(job, parent=os.getpid()))
+
+    def broken(self, error: BaseException) -> None:
+        """Take new processes; a killed one takes all others with it."""
+        self.close()
+
+    def close(self) -> None:
+        from loky import ProcessPoolExecutor
+
+        if isinstance(self.processes, ProcessPoolExecutor):
+            self.processes.shutdown(wait=True, kill_workers=True)
+        self.processes = None
+
+
+class _Given:
+    """An executor of the user's, which is left as it is: what cannot be had of it any more ends the sweep."""
+
+    def __init__(self, executor: Executor, jobs: int | None) -> None:
+        self.executor, self.jobs = executor, jobs
+
+    @property
+    def room(self) -> int:
+        return 2 * workers(self.executor, self.jobs)  # at this moment: workers of a cluster come and go
+
+    def submit(self, job: Job) -> Future[list[Result]]:
+        return _hand(self.executor, train_whole, job)
+
+    def broken(self, error: BaseException) -> None:
+        raise _gone(error)
+
+    def close(self) -> None: ...
+
+
+def _in_processes(work: Backlog, pool: _Local | _Given, meter: Meter) -> Iterator[Result]:
+    """Train groups in other processes; if one fails the others go on.
+
+    No more than two groups a process are handed over at a time, so that results do not pile up. What a process that
+    was killed was at is tried again, the last time with no other group beside it.
     """
-    from loky import ProcessPoolExecutor
-
-    n, alone = min(n, len(work.waiting)), list[Job]()
-    pool: Executor | None = None
+    alone = list[Job]()
     running: dict[Future[list[Result]], Job] = {}
     try:
         while work.waiting or alone or running:
-            while len(running) < 2 * n and (work.waiting or (alone and not running)):
+            while (work.waiting or (alone and not running)) and len(running) < pool.room:
                 job = work.begin(work.waiting.pop(0) if work.waiting else alone.pop(0))
                 if job is not None:
-                    pool = pool or ProcessPoolExecutor(n, env=ENVIRONMENT)
-                    running[_submit(pool, replace(job, parent=os.getpid()))] = job
+                    running[_submit(pool, job)] = job
             ended, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-            if any(_broken(future) for future in ended):
+            if any(_broken(_error(future)) for future in ended):
                 ended, _ = wait(running, return_when=ALL_COMPLETED)  # it breaks for all
-                work.killed([running[future] for future in ended if _broken(future)])
-                _shut_down(pool)
-                pool = None
-            for future in ended:
-                job, error = running.pop(future), future.exception()
-                if error is None:
-                    meter.done += work.count(future.result())
-                    yield from future.result()
-                    work.end(job)
-                elif not isinstance(error, BrokenExecutor):
-                    work.fail(job, f"{type(error).__name__}: {error}")
-                elif work.tries.get(job.path, 0) > RETRIES:
-                    work.fail(job, f"its process was killed {RETRIES + 1} times (out of memory?): {error}")
-                else:
-                    last = work.tries.get(job.path, 0) == RETRIES
-                    (alone if last else work.waiting).append(job)
+            yield from _good(work, {future: running[future] for future in ended}, meter)
+            lost = [(running[future], error) for future in ended if (error := _error(future)) is not None]
+            running = {future: job for future, job in running.items() if future not in ended}
+            if broken := [error for _, error in lost if _broken(error)]:
+                work.killed([job for job, error in lost if _broken(error)])
+                pool.broken(broken[0])
+            for job, error in lost:
+                _again_or_failed(work, job, error, alone)
             meter.report()
     finally:
-        _shut_down(pool)
+        for future in running:
+            future.cancel()
+        pool.close()
 
 
-def _submit(pool: Executor, job: Job) -> Future[list[Result]]:
+def _good(work: Backlog, ended: dict[Future[list[Result]], Job], meter: Meter) -> Iterator[Result]:
+    for future, job in ended.items():
+        if _error(future) is None:
+            results = future.result()
+            for record, _ in results:
+                progress.complete(job.progress, record.spec.id, record.curve)
+            meter.done += work.count(results)
+            yield from results
+            work.end(job)
+
+
+def _again_or_failed(work: Backlog, job: Job, error: BaseException, alone: list[Job]) -> None:
+    """Put a group that was not trained back, or give it up."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError) and len(job.specs) > 1:
+        work.halve(job)
+    elif not _broken(error):
+        work.fail(job, f"{type(error).__name__}: {error}")
+    elif work.tries.get(job.path, 0) > RETRIES:
+        work.fail(job, f"its process was killed {RETRIES + 1} times (out of memory?): {error}")
+    else:
+        last = work.tries.get(job.path, 0) == RETRIES
+        (alone if last else work.waiting).append(job)
+
+
+def _submit(pool: _Local | _Given, job: Job) -> Future[list[Result]]:
     try:
-        return pool.submit(train_whole, job)
+        return pool.submit(job)
     except BrokenExecutor as error:  # a process was killed since the last look
         failed: Future[list[Result]] = Future()
         failed.set_exception(error)
         return failed
 
 
-def _broken(future: Future[list[Result]]) -> bool:
-    return isinstance(future.exception(), BrokenExecutor)
+def _error(future: Future[list[Result]]) -> BaseException | None:
+    try:
+        return future.exception()
+    except CancelledError as error:
+        return error
 
 
-def _shut_down(pool: Executor | None) -> None:
-    from loky import ProcessPoolExecutor
-
-    if isinstance(pool, ProcessPoolExecutor):
-        pool.shutdown(wait=True, kill_workers=True)
+def _broken(error: BaseException | None) -> bool:
+    """Tell whether an error is not the group's but the executor's; nobody here cancels what is under way."""
+    return isinstance(error, BrokenExecutor | CancelledError)

@@ -39,9 +39,23 @@ Watch = Callable[[Progress], None]
 
 def begin(folder: Path, run: str, curve: Mapping[str, np.ndarray]) -> None:
     """Begin the file of a run: the step from which it goes on, and the evaluations it has had."""
+    lines = _evaluations(curve)
+    _write(folder / run, [lines[-1][0] if lines else 0, *lines])
+
+
+def complete(folder: Path, run: str, curve: pd.DataFrame) -> None:
+    """Write the file of a run that has ended where this folder is not seen."""
+    if not (folder / run).is_file():
+        _write(folder / run, [0, *_evaluations({name: curve[name].to_numpy() for name in curve})])
+
+
+def _evaluations(curve: Mapping[str, np.ndarray]) -> list[list[float]]:
     values = zip(*(curve.get(name, []) for name in ("step", "train_accuracy", "val_accuracy")), strict=True)
-    lines = [[int(step), *rest] for step, *rest in values]
-    (folder / run).write_text("".join(f"{json.dumps(line)}\n" for line in [lines[-1][0] if lines else 0, *lines]))
+    return [[int(step), float(train), float(val)] for step, train, val in values]
+
+
+def _write(path: Path, lines: Sequence[Any]) -> None:
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
 
 def note(folder: Path, step: int, rows: Mapping[str, Mapping[str, float]]) -> None:

@@ -1,12 +1,14 @@
 """Which runs the sweeps on one store are at, so that two of them do not train the same run.
 
 Each sweep keeps a file that lists its runs, and holds a lock beside it for as long as it lives: the operating system
-lets go of the lock of a process that was killed, and then its list counts no more.
+lets go of the lock of a process that was killed, and then its list counts no more. Beside them it has a folder in which
+the processes that train for it tell of their progress.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,8 +22,9 @@ class Reservations:
     """The runs reserved by one sweep, from entering the context to its end; raises StoreError for a bad folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.runs = folder, set[str]()
-        self.list = folder / f"{uuid.uuid4().hex}.json"
+        self.folder, self.runs = folder.absolute(), set[str]()
+        self.progress = self.folder / uuid.uuid4().hex
+        self.list = self.progress.with_suffix(".json")
         self.turn = FileLock(folder / "turn.lock")  # held while lists are read and changed
         self.alive = FileLock(self.list.with_suffix(".lock"))
 
@@ -30,6 +33,7 @@ class Reservations:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self.turn:
                 self.alive.acquire()
+                self.progress.mkdir()
                 self._write()
         except OSError as error:
             raise unwritable(self.folder, error) from error
@@ -84,5 +88,6 @@ class Reservations:
 
 
 def _remove(path: Path) -> None:
+    shutil.rmtree(path.with_suffix(""), ignore_errors=True)
     path.unlink(missing_ok=True)
     path.with_suffix(".lock").unlink(missing_ok=True)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from grokcore import checkpoint
-from grokcore.pool import Options, cores, device_of, train_all
+from grokcore.backlog import Options
+from grokcore.pool import cores, device_in, train_all, workers
 from grokcore.progress import Watch
 from grokcore.reservations import Reservations
 from grokcore.spec import RunSpec
@@ -43,6 +45,7 @@ def sweep(
     watch: Watch | None = None,
     plain: bool = False,
     checkpoint_every: float = 60.0,
+    executor: Executor | None = None,
 ) -> pd.DataFrame:
     """Return the curves of all runs as one tidy frame, a row a (run, evaluation), training what is not at hand.
 
@@ -54,18 +57,24 @@ def sweep(
     were under way together stays together, and its curves are the same to the last bit. Runs that another sweep on the
     same store is at are waited for.
 
+    `executor` trains in the processes of any `concurrent.futures.Executor` instead of local ones, on machines that have
+    the same grokcore; `jobs` is then how many groups it trains at once (default: its attribute `workers`, else one a
+    core of this machine). It is not shut down. Processes that see the store's folder write their checkpoints there.
+
     Raises MissingRuns with `train=False`, RecordError for a damaged record, SpecError for a run that cannot be
-    trained, TrainingError for runs that failed after all others are saved, StoreError where nothing can be written.
+    trained, TrainingError for runs that failed after all others are saved, StoreError where nothing can be written,
+    CodeError and ExecutorError for an executor with another version or without processes.
     """
     store = store or Store()
     unique = {spec.id: spec for spec in specs}
     found = {} if fresh else store.find(unique.values())
     absent = [spec for run, spec in unique.items() if run not in found or not _kept(store, run, keep_weights)]
     if absent and not train:
-        raise MissingRuns(absent, estimate(absent, store, jobs))
+        raise MissingRuns(absent, estimate(absent, store, workers(executor, jobs)))
     if absent:
-        where = (device_of(device), jobs or cores(), tuple(keep_weights), plain, store.checkpoints, checkpoint_every)
-        found |= _trained(absent, list(unique.values()), store, Options(*where), fresh, watch)
+        how = (tuple(keep_weights), plain, store.checkpoints, checkpoint_every, executor)
+        options = Options(device_in(executor, device), jobs, *how)
+        found |= _trained(absent, list(unique.values()), store, options, fresh, watch)
     return frame([found[run] for run in unique])
 
 

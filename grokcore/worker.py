@@ -1,4 +1,4 @@
-"""One group of runs in one process: its threads, its progress, its checkpoints, and where its records come from."""
+"""One group of runs in one process, here or elsewhere: its progress, its checkpoints, where its records come from."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import os
 import platform
 import subprocess
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -33,14 +34,22 @@ ENVIRONMENT = {
     **{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
     **{"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)},
 }
+# The text of the package that this process has loaded; what stands on the disk may change while it lives.
+CODE = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
+_ONE_AT_A_TIME = threading.Lock()  # of the threads of one process, which would share torch's settings
+
+
+class CodeError(RuntimeError):
+    """A process that has another version of this package than the one that asks it to train."""
 
 
 @dataclass(frozen=True)
 class Job:
     """A group of runs to train: on what, with which options of `grokcore.sweep`, and where it tells of its progress.
 
-    Checkpoints go to `path` every so many seconds and are resumed from there. If `parent` is given, training ends when
-    this process is orphaned of it.
+    Checkpoints go to `path` every so many seconds and are resumed from there, by a process that sees the folder
+    `progress` of the sweep: on the same machine or file system. If `parent` is given, training ends when this process
+    is orphaned of it. `code` is the text of the package that its records are to come from.
     """
 
     specs: list[RunSpec]
@@ -51,6 +60,7 @@ class Job:
     checkpoints: Path
     every: float
     parent: int | None = None
+    code: str = CODE
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -69,26 +79,27 @@ def train_job(job: Job, report: Callable[[], None] | None = None) -> Iterator[Re
 
     from grokcore.train import train
 
-    engine = _engine(job.device)  # as it is now: the text on the disk may change while this trains
-    resume, written = _resumed(job, engine), time.monotonic()
+    engine, together = _engine(job.device), job.progress.is_dir()
+    resume, written = _resumed(job, engine) if together else None, time.monotonic()
 
     def note(step: int, rows: dict[str, dict[str, float]]) -> None:
         if job.parent is not None and os.getppid() != job.parent:
             os._exit(1)  # nobody waits for the result, and another sweep may be at these runs
-        progress.note(job.progress, step, rows)
+        if together:
+            progress.note(job.progress, step, rows)
         if report is not None:
             report()
 
     def save(take: Callable[[], Snapshot]) -> None:
         nonlocal written
-        if time.monotonic() - written >= job.every:
+        if together and time.monotonic() - written >= job.every:
             try:
                 checkpoint.write(job.path, take(), {**job.settings, "made_by": engine})
             except StoreError as error:
                 warnings.warn(f"no checkpoint, training goes on: {error}", RuntimeWarning, stacklevel=2)
             written = time.monotonic()
 
-    for spec in job.specs:
+    for spec in job.specs if together else []:
         progress.begin(job.progress, spec.id, resume.curves[spec.id] if resume is not None else {})
     threads = torch.get_num_threads()
     torch.set_num_threads(1 if job.device == "cpu" else threads)
@@ -102,8 +113,26 @@ def train_job(job: Job, report: Callable[[], None] | None = None) -> Iterator[Re
 
 
 def train_whole(job: Job) -> list[Result]:
-    """Train a group to its end."""
-    return list(train_job(job))
+    """Train a group to its end, for the sweep of another process. Raises CodeError if that has another version."""
+    import torch
+
+    require_code(job.code)
+    with _ONE_AT_A_TIME:
+        try:
+            return list(train_job(job))
+        except torch.OutOfMemoryError as error:
+            too_large = str(error)
+        torch.cuda.empty_cache()  # after the error, which holds what did not fit
+        raise torch.OutOfMemoryError(too_large)
+
+
+def require_code(code: str) -> None:
+    """Raise CodeError unless this process has loaded this text of the package."""
+    if code != CODE:
+        raise CodeError(
+            f"this process on {platform.node()} has another grokcore ({__version__}, {CODE[:8]}) than the sweep "
+            f"({code[:8]}), and a record has to come from one version: install the same there, and start it again"
+        )
 
 
 def _resumed(job: Job, here: dict[str, Any]) -> Snapshot | None:
@@ -138,8 +167,7 @@ def _versions(device: str) -> dict[str, Any]:
 
 def _engine(device: str) -> dict[str, Any]:
     """Say what a run under way hangs on beside its specification: versions, device, and the text of the package."""
-    texts = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
-    return {**_versions(device), "code": hashlib.sha256(b"".join(texts)).hexdigest()[:16]}
+    return {**_versions(device), "code": CODE[:16]}
 
 
 def _provenance(run: Trained, device: str, n_runs: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from grokcore import models, pool
+from grokcore.backlog import Options
 from grokcore.progress import Progress
 from grokcore.reservations import Reservations
 from grokcore.spec import RunSpec, grid, msu, periodic, replace
@@ -217,7 +218,7 @@ def test_no_more_than_two_groups_a_process_are_under_way(store: Store, monkeypat
     monkeypatch.setattr("loky.ProcessPoolExecutor", Pool)
     taken: list[object] = []
     specs = [replace(RUNS[0], seed=seed) for seed in range(20)]
-    options = pool.Options("cpu", 3, (), False, store.checkpoints, 60.0)
+    options = Options("cpu", 3, (), False, store.checkpoints, 60.0)
     with Reservations(store.cache / "sweeps") as reservations:
         for result in pool.train_all(specs, specs, options, reservations, lambda _: False, None):
             taken.append(result)

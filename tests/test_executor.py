@@ -1,0 +1,209 @@
+"""Sweeps in an executor that was given: the same records as locally, and a clear error when it takes no more."""
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace as changed
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from sweeps import SHORT, tidy
+
+from grokcore import pool, worker
+from grokcore.pool import ExecutorError, TrainingError
+from grokcore.progress import Progress
+from grokcore.spec import grid, replace
+from grokcore.store import Store
+from grokcore.sweep import sweep
+from grokcore.worker import CodeError, Job, train_whole
+
+SPECS = [*grid(SHORT, seed=range(3)), replace(SHORT, lr=0.01)]
+
+
+class Here(Executor):
+    """Calls in this process and at once, what is to be trained through `train`."""
+
+    def __init__(self, train: Callable[[Job], Any] = train_whole) -> None:
+        self.train, self.asked, self.jobs = train, list[Any](), list[Job]()
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            if fn is train_whole:
+                self.jobs.append(args[0])
+                future.set_result(self.train(args[0]))
+            else:
+                self.asked.append(fn)
+                future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> pd.DataFrame:
+    """The curves of the same runs trained one by one in this process."""
+    return sweep(SPECS, store=Store(tmp_path / "local", tmp_path / "none"), device="cpu", jobs=1)
+
+
+@pytest.mark.parametrize("make", [lambda: ThreadPoolExecutor(3), Here])
+def test_an_executor_gives_the_records_of_local_training(
+    store: Store, local: pd.DataFrame, make: Callable[[], Executor]
+) -> None:
+    with make() as executor:
+        got = sweep(SPECS, store=store, device="cpu", executor=executor)
+    pd.testing.assert_frame_equal(got, local, check_exact=True)
+    assert set(store.ids()) == {spec.id for spec in SPECS} and tidy(store)
+
+
+def test_threads_of_one_process_train_one_after_the_other(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would change the number of threads that torch uses under each other."""
+    train_job, under_way, most = worker.train_job, 0, 0
+
+    def count(job: Job) -> Any:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        yield from train_job(job)
+        under_way -= 1
+
+    monkeypatch.setattr(worker, "train_job", count)
+    with ThreadPoolExecutor(3) as executor:
+        sweep(SPECS, store=store, device="cpu", executor=executor)
+    assert most == 1
+
+
+def out_of_sight(job: Job) -> Any:
+    """Train as on a machine that does not see the folders of the sweep."""
+    return train_whole(changed(job, progress=Path("/none/progress"), checkpoints=Path("/none/checkpoints"), every=0.0))
+
+
+@pytest.mark.parametrize("train", [train_whole, out_of_sight])
+def test_progress_is_told_also_of_runs_trained_out_of_sight(store: Store, train: Any) -> None:
+    seen: list[Progress] = []
+    sweep(SPECS, store=store, device="cpu", executor=Here(train), watch=seen.append)
+    assert (seen[-1].done, seen[-1].total, seen[-1].steps_done) == (4, 4, 120)
+    assert set(seen[-1].curves["run"]) == {spec.id for spec in SPECS}
+    assert not Path("/none").exists() and tidy(store)
+
+
+def test_device_and_groups_are_found_out_where_the_training_is(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "device_of", {"auto": "cuda:7"}.__getitem__)
+    monkeypatch.setattr(pool, "gpu_groups", lambda specs, device, plain: [specs[:3], specs[3:]])
+    executor = Here(lambda job: train_whole(changed(job, device="cpu")))
+    sweep(SPECS, store=store, executor=executor)
+    assert executor.asked == [pool._survey, pool.gpu_groups]
+    assert [(job.device, [spec.id for spec in job.specs]) for job in executor.jobs] == [
+        ("cuda:7", [spec.id for spec in SPECS[:3]]),
+        ("cuda:7", [SPECS[3].id]),
+    ]
+
+
+def test_a_group_that_does_not_fit_into_a_workers_memory_is_halved(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scarce(job: Job) -> Any:
+        if len(job.specs) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return train_whole(job)
+
+    monkeypatch.setattr("grokcore.grouping.runs_that_pay", lambda _: 7)
+    executor = Here(scarce)
+    sweep(grid(SHORT, seed=range(7)), store=store, device="cpu", executor=executor, jobs=1)
+    assert [len(job.specs) for job in executor.jobs] == [7, 4, 3, 2, 1, 2, 2]
+    with pytest.raises(TrainingError, match=f"{SPECS[3].id}: OutOfMemoryError: CUDA out"):
+        sweep(SPECS[3:], store=store, device="cpu", executor=Here(lambda job: scarce(changed(job, specs=SPECS))))
+    assert tidy(store)
+
+
+def test_memory_of_a_worker_is_free_again_after_a_group_that_was_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error that it sends does not hold the frames, and so the tensors, of the training."""
+
+    def too_large(job: Job) -> Any:
+        raise torch.OutOfMemoryError(f"{len(job.specs)} runs")
+
+    monkeypatch.setattr(worker, "train_job", too_large)
+    with pytest.raises(torch.OutOfMemoryError, match="1 runs") as caught:
+        train_whole(Job([SHORT], "cpu", (), False, Path("none"), Path("none"), 60.0))
+    assert caught.value.__context__ is None and [entry.name for entry in caught.traceback][-1] == "train_whole"
+
+
+def breaking(error: Exception, after: int) -> Callable[[Job], Any]:
+    """Train a few groups; all later ones meet an executor that takes no more."""
+    met: list[Job] = []
+
+    def train(job: Job) -> Any:
+        met.append(job)
+        if len(met) > after:
+            raise error
+        return train_whole(job)
+
+    return train
+
+
+def test_an_executor_that_breaks_is_named_and_what_had_ended_is_kept(store: Store, local: pd.DataFrame) -> None:
+    executor = Here(breaking(BrokenProcessPool("a process died"), after=2))
+    with pytest.raises(ExecutorError, match=r"no more runs \(BrokenProcessPool: a process died\).*ended is saved"):
+        sweep(SPECS, store=store, device="cpu", executor=executor)
+    assert store.ids() == sorted(spec.id for spec in SPECS[:2])
+    again = Here()
+    pd.testing.assert_frame_equal(sweep(SPECS, store=store, device="cpu", executor=again), local, check_exact=True)
+    assert [job.specs for job in again.jobs] == [[SPECS[2]], [SPECS[3]]] and tidy(store)
+
+
+def test_an_executor_that_was_shut_down_is_named(store: Store) -> None:
+    executor = ThreadPoolExecutor(1)
+    executor.shutdown()
+    with pytest.raises(ExecutorError, match="cannot schedule new futures after shutdown"):
+        sweep(SPECS, store=store, device="cpu", executor=executor)
+
+
+def test_a_run_that_fails_does_not_stop_the_others(store: Store) -> None:
+    def train(job: Job) -> Any:
+        if job.specs == [SPECS[1]]:
+            raise ValueError("no such table")
+        return train_whole(job)
+
+    with pytest.raises(TrainingError, match=f"1 runs failed, .*\n{SPECS[1].id}: ValueError: no such table"):
+        sweep(SPECS, store=store, device="cpu", executor=Here(train))
+    assert len(store.ids()) == 3 and tidy(store)
+
+
+def test_a_worker_with_another_version_trains_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Here(lambda job: train_whole(changed(job, code="0" * 64)))
+    with pytest.raises(TrainingError, match="CodeError: this process on .* has another grokcore"):
+        sweep(SPECS, store=store, device="cpu", executor=other)
+    monkeypatch.setattr(pool, "CODE", "0" * 64)
+    with pytest.raises(CodeError, match=r"than the sweep \(00000000\).*install the same there"):
+        sweep(SPECS, store=store, device="cpu", executor=Here())
+    assert store.ids() == []
+
+
+@pytest.mark.parametrize(("workers", "jobs", "most"), [(3, None, 6), (3, 1, 2), (None, 2, 4)])
+def test_two_groups_a_worker_are_handed_over(store: Store, workers: int | None, jobs: int | None, most: int) -> None:
+    waiting: list[tuple[Future[Any], Job]] = []
+    numbers: list[int] = []
+
+    class Slow(Here):
+        """Trains a group when no more are handed over, or told to by a look at it."""
+
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            if fn is not train_whole:
+                return super().submit(fn, *args, **kwargs)
+            future: Future[Any] = Future()
+            waiting.append((future, args[0]))
+            numbers.append(len(waiting))
+            if len(waiting) == most:
+                for done, job in waiting:
+                    done.set_result(train_whole(job))
+                waiting.clear()
+            return future
+
+    executor = Slow()
+    if workers is not None:
+        executor.workers = workers  # type: ignore[attr-defined]
+    sweep(grid(SHORT, steps=[3], seed=range(12)), store=store, device="cpu", executor=executor, jobs=jobs)
+    assert max(numbers) == most and len(numbers) == 12
