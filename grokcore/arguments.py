@@ -25,6 +25,8 @@ REPORT = """examples:
   grokcore report 02_alpha_sweep --set seeds=[0,1,2] --train
       one notebook with other parameters, trained where not recorded, into drafts/
   grokcore report --scale smoke --train --jobs 2 --out smoke-report
+  grokcore report --scale full --train --cluster tcp://node1:8786
+      missing runs on the workers of a Dask cluster
   grokcore report --zip report.zip
       the same, packed as one file to send or to host"""
 BENCH = """examples:
@@ -88,6 +90,7 @@ def _add_train(commands: Any) -> None:
     add.add_argument("--seed", type=int)
     _add_set(add, "any other field of the run, as --set momentum=0.9")
     add.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, … (default: auto)")
+    _add_cluster(add)
     add.add_argument("--fresh", action="store_true", help="train even if the run is recorded")
     add.add_argument("--plain", action="store_true", help="without the engine's short cuts, to compare")
     add.set_defaults(run="train")
@@ -104,6 +107,7 @@ def _add_report(commands: Any) -> None:
     )
     _add_set(add, "a parameter of every notebook named, as --set seeds=[0,1]")
     add.add_argument("--device", default="auto", help="where missing runs are trained (default: a GPU if there is one)")
+    _add_cluster(add)
     add.add_argument(
         "--jobs",
         type=_positive,
@@ -155,6 +159,11 @@ def _add_bench(commands: Any) -> None:
     add.add_argument("--rounds", type=_positive, default=bench.ROUNDS, metavar="N", help="default: %(default)s")
     add.add_argument("--json", type=Path, metavar="FILE", help="write the rows, for a script or benchmarks/")
     add.set_defaults(run="bench")
+
+
+def _add_cluster(add: argparse.ArgumentParser) -> None:
+    does = "train on the workers of the Dask scheduler at this address, for instance tcp://host:8786"
+    add.add_argument("--cluster", metavar="ADDRESS", help=does)
 
 
 def _add_set(add: argparse.ArgumentParser, does: str) -> None:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor
 
-from grokcore import answers, bench, fourier, invariance, manifest, plan, pool, report, terminal, verification
+from grokcore import answers, bench, cluster, fourier, invariance, manifest, plan, pool, report, terminal, verification
 from grokcore.arguments import SETTINGS, parser
 from grokcore.parts import SpecError, nearest
 from grokcore.replacing import StoreError
 from grokcore.spec import RunSpec, replace
 from grokcore.store import Record, RecordError, Store
 from grokcore.sweep import MissingRuns, frame, missing, sweep
+from grokcore.worker import CodeError
 
 FLAGS = ("operation", "p", "alpha", "n_layers", "lr", "weight_decay", "batch_size", "steps", "seed")
 WRONG_USE = (SpecError, plan.NotebookError, pool.DeviceError)
-WENT_WRONG = (RecordError, StoreError, MissingRuns, pool.TrainingError, manifest.ManifestError)
+WENT_WRONG = (
+    *(RecordError, StoreError, MissingRuns, manifest.ManifestError),
+    *(pool.TrainingError, pool.ExecutorError, CodeError),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,14 +58,19 @@ def _spec(given: argparse.Namespace) -> RunSpec:
     return replace(replace(base, **parts), **{**changes, **dict(given.set)})
 
 
+def _cluster(given: argparse.Namespace) -> contextlib.AbstractContextManager[Executor | None]:
+    """Give the executor of the Dask cluster named, or none."""
+    return contextlib.nullcontext() if given.cluster is None else cluster.connected(given.cluster, terminal.say)
+
+
 def _train(given: argparse.Namespace) -> int:
     spec, store = _spec(given), Store()
     absent = given.fresh or bool(missing([spec], store))
     task = f"{spec.task.operation} mod {spec.task.p}, α = {spec.alpha:g}"
     print(f"run {spec.id}: {task}, {spec.steps:,} steps, seed {spec.seed}")
-    with terminal.training_bar() as watch:
+    with _cluster(given) as executor, terminal.training_bar() as watch:
         options = {"device": given.device, "fresh": given.fresh, "plain": given.plain}
-        curves = sweep([spec], store=store, watch=watch, **options)
+        curves = sweep([spec], store=store, watch=watch, executor=executor, **options)
     print("trained and saved" if absent else "already at hand; --fresh trains it again")
     print(terminal.summary_text(curves))
     return 0
@@ -68,8 +79,9 @@ def _train(given: argparse.Namespace) -> int:
 def _report(given: argparse.Namespace) -> int:
     began, settings = time.monotonic(), dict(given.set)
     where = (given.device, given.jobs, given.train, given.fresh, given.out)
-    with terminal.training_bar() as watch:
-        made = report.build(given.notebooks, given.scale, settings, *where, say=terminal.say, watch=watch)
+    with _cluster(given) as executor, terminal.training_bar() as watch:
+        options = {"executor": executor, "say": terminal.say, "watch": watch}
+        made = report.build(given.notebooks, given.scale, settings, *where, **options)
     also = f" and {made.folder / manifest.PDF}" if made.pdf else ""
     print(f"wrote {made.folder / 'index.html'}{also} in {report.duration(time.monotonic() - began)}")
     if given.zip is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from grokcore.pool import ExecutorError
@@ -39,7 +40,7 @@ class DaskExecutor(Executor):
         """Hand a call over, as any executor."""
         if self.client.status != "running":
             raise self._gone()
-        return self.tasks.submit(fn, *args, **kwargs)
+        return self.tasks.submit(partial(fn, *args, **kwargs))  # Dask would look for tasks within arguments
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; the cluster stays."""

@@ -219,8 +219,9 @@ def _in_processes(work: Backlog, pool: _Local | _Given, meter: Meter) -> Iterato
             ended, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
             if any(_broken(_error(future)) for future in ended):
                 ended, _ = wait(running, return_when=ALL_COMPLETED)  # it breaks for all
-            yield from _good(work, {future: running[future] for future in ended}, meter)
-            lost = [(running[future], error) for future in ended if (error := _error(future)) is not None]
+            over = {future: job for future, job in running.items() if future in ended}
+            yield from _good(work, over, meter)
+            lost = [(job, error) for future, job in over.items() if (error := _error(future)) is not None]
             running = {future: job for future, job in running.items() if future not in ended}
             if broken := [error for _, error in lost if _broken(error)]:
                 work.killed([job for job, error in lost if _broken(error)])

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from grokcore import __version__, front, manifest, pages, pdf, plan, reuse
 from grokcore.execute import Executed, execute, require_kernel
-from grokcore.pool import cores
+from grokcore.pool import cores, workers
 from grokcore.progress import Watch
 from grokcore.spec import RunSpec
 from grokcore.store import Store, repository
@@ -107,14 +108,16 @@ def build(
     *,
     store: Store | None = None,
     kernel: str = "python3",
+    executor: Executor | None = None,
     say: Say = print,
     watch: Watch | None = None,
 ) -> Report:
     """Build the report and return it; pages are moved to `out` only when all of them are made.
 
     `scale` is "cpu", "full" or "smoke", `settings` change parameters of every notebook named, `train` allows missing
-    runs to be trained on `device`, `fresh` trains all anew, beside the records. `jobs` notebooks (or runs on a CPU) go
-    at once, by default one a core. If none is named, notebooks whose runs are missing wait, as the front page says.
+    runs to be trained on `device` (or by `executor`, see `sweep`), `fresh` trains all anew, beside the records. `jobs`
+    notebooks (or runs on a CPU) go at once, by default one a core. If none is named, notebooks whose runs are missing
+    wait, as the front page says.
     Raises NotebookError for a bad plan or missing kernel, MissingRuns without `train`; a page says if it failed.
     """
     plans = make_plan(notebooks, scale, settings)
@@ -122,22 +125,14 @@ def build(
     out = default_folder(notebooks, scale, settings, fresh) if out is None else out
     store = _fresh_store() if fresh else store or Store()
     plans, waiting = (plans, []) if notebooks or train or fresh else _ready(plans, store, jobs, say)
-    ensure(plans, store, device, jobs, train, fresh, say, watch)
+    ensure(plans, store, device, jobs, train, fresh, say, watch, executor)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".report-", dir=out.parent) as folder:
         work, site = Path(folder) / "work", Path(folder) / "site"
         work.mkdir()
         site.mkdir()
         executed = _execute(plans, work, store, jobs, kernel, say)
-        about = {
-            "grokcore": __version__,
-            "notebooks": [one.path.stem for one in plans],
-            "scale": scale,
-            "settings": dict(settings or {}),
-            "failed": [one.source.stem for one in executed if one.failure is not None],
-            "waiting": [one.name for one in waiting],
-            "inputs": manifest.inputs(),
-        }
+        about = {"scale": scale, "settings": dict(settings or {}), **_about(plans, executed, waiting)}
         book = _pages(plans, executed, waiting, scale, store, site)
         before, now = manifest.printed(out, about), pages.write_book(book, work)
         made = before != now and _print(work / pages.BOOK, site, say)
@@ -145,6 +140,17 @@ def build(
         pages.write(book, site, pdf=made or kept)
         manifest.publish(site, out, {**about, "book": now if made else before}, keep_pdf=kept)
     return Report(out, executed, made or kept)
+
+
+def _about(plans: list[Plan], executed: list[Executed], waiting: list[front.Waiting]) -> dict[str, Any]:
+    """Return what the manifest of a report says of it."""
+    return {
+        "grokcore": __version__,
+        "notebooks": [one.path.stem for one in plans],
+        "failed": [one.source.stem for one in executed if one.failure is not None],
+        "waiting": [one.name for one in waiting],
+        "inputs": manifest.inputs(),
+    }
 
 
 def _ready(plans: list[Plan], store: Store, jobs: int | None, say: Say) -> tuple[list[Plan], list[front.Waiting]]:
@@ -177,6 +183,7 @@ def ensure(
     fresh: bool,
     say: Say,
     watch: Watch | None,
+    executor: Executor | None = None,
 ) -> None:
     """Train the runs that are not in the store (all of them with `fresh`), after saying how many and how
     long.
@@ -187,14 +194,17 @@ def ensure(
     absent = specs if fresh else missing(specs, store)
     if not absent:
         return
-    hours = estimate(absent, Store() if fresh else store, jobs)  # from what is recorded of their like
+    hours = estimate(
+        absent, Store() if fresh else store, workers(executor, jobs)
+    )  # from what is recorded of their like
     if not train:
         raise MissingRuns(absent, hours)
     say(f"training {len(absent)} runs, about {duration(hours * 3600)}")
     keep = {spec.id: one.kept for one in plans if one.kept for spec in one.specs}
     for steps in {tuple(keep.get(spec.id, ())) for spec in absent}:
         chosen = [spec for spec in absent if tuple(keep.get(spec.id, ())) == steps]
-        sweep(chosen, store=store, device=device, jobs=jobs, fresh=fresh, keep_weights=steps, watch=watch)
+        where = {"device": device, "jobs": jobs, "executor": executor}
+        sweep(chosen, store=store, fresh=fresh, keep_weights=steps, watch=watch, **where)
 
 
 def duration(seconds: float) -> str:

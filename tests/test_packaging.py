@@ -13,7 +13,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-RANGES = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["test"]]
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+RANGES = [*PROJECT["project"]["dependencies"], *EXTRAS["cluster"], *EXTRAS["test"]]
 PINS = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
 # What is not imported, and where it is used instead.
 BY_COMMAND = {"jupyterlab": "Makefile", "ruff": "Makefile", "pyright": "Makefile", "nbval": "Makefile"}
