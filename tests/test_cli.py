@@ -38,7 +38,7 @@ def trained(here: Store) -> Store:
     return here
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["report"], ["plan"], ["runs"], ["bench"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["report"], ["plan"], ["runs"], ["audit"], ["bench"]])
 def test_help_has_examples_that_parse(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([*command, "--help"])
