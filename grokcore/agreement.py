@@ -24,8 +24,8 @@ STEPS = 64  # a run is trained again up to here: one that is evaluated (`tasks.e
 # and gradient changed, as another device would. At step 128 they are three times as large.
 TOLERANCES = {
     "whole": 2e-4,  # 5e-5: sums over all weights, in which rounding cancels out
-    "others": 2e-3,  # 5e-4: losses, norms of single matrices
-    "gradients": 0.05,  # 0.008: a ReLU that opens for one more example changes a gradient at once
+    "others": 5e-3,  # 9e-4: losses, norms of single matrices
+    "gradients": 0.05,  # 0.01: a ReLU that opens for one more example changes a gradient at once
     # 0.07: a key's bias has no gradient but rounding, of which Adam makes steps as long as any; it is a third of its
     # vector (query, key, value), whose norm is off by 1 - √(2/3) = 0.18 at most
     "biases": 0.2,

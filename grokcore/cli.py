@@ -77,7 +77,10 @@ def _report(given: argparse.Namespace) -> int:
         print(f"packed {manifest.pack(made.folder, given.zip)} files into {given.zip}")
     for one in made.failed:
         print(f"grokcore report: {one.source.name} {one.failure}", file=sys.stderr)
-    return 1 if made.failed or (made.audit is not None and made.audit.disagreeing) else 0
+    if made.audit is not None and made.audit.disagreeing:
+        print(f"grokcore report: {made.audit.result}", file=sys.stderr)
+        return 1
+    return 1 if made.failed else 0
 
 
 def _list(given: argparse.Namespace) -> int:

@@ -50,7 +50,7 @@ HONEST = [
     replace(SPEC, precision="float64"),
     msu("x+y", **TINY, steps=100, weight_noise=0.01),
     periodic(1, **TINY, steps=100),
-    periodic(2, **TINY, steps=100),
+    periodic(2, **TINY, steps=100, lr=0.03),  # at 0.1 so small a network is at the edge of divergence
     power(**TINY, steps=100),
     *(pku(name, p=7, batch_size=8, steps=100, d_model=8) for name in ("encoder", "lstm")),
     pku("mlp", p=7, batch_size=8, steps=100),
@@ -122,13 +122,13 @@ def curves(**columns: list[float]) -> pd.DataFrame:
 
 # A record of 42 rows, 16 of them trained on in batches of 8; what is recorded, what comes, and the share of tolerance.
 VALUES = [
-    ("val_loss", [2.0, 2.0], [2.0, 2.004], 0.004 / (0.002 * 2.004)),
-    ("norm:W_U", [0.5, 4.0], [0.5, 3.999], 0.001 / 0.008),
+    ("val_loss", [2.0, 2.0], [2.0, 2.004], 0.004 / (0.005 * 2.004)),
+    ("norm:W_U", [0.5, 4.0], [0.5, 3.999], 0.001 / 0.02),
     ("weight_norm", [10.0, 10.0], [10.001, 10.0], 0.001 / (2e-4 * 10.001)),
     ("effective_lr_mean", [1e-5, 1e-5], [1e-5, 1.01e-5], 1e-7 / (2e-4 * 1.01e-5)),
     ("grad_norm_max", [3.0, 3.0], [3.0, 3.3], 0.3 / (0.05 * 3.3)),
     ("norm:a.bias", [0.0, 0.5], [0.0, 0.4], 0.1 / (0.2 * 0.5)),
-    ("val_loss", [5.0, 0.0], [5.0, 1e-5], 1e-5 / (0.002 * 0.05)),  # the floor: 1 % of 5
+    ("val_loss", [5.0, 0.0], [5.0, 1e-5], 1e-5 / (0.005 * 0.05)),  # the floor: 1 % of 5
     ("val_accuracy", [3 / 26, 4 / 26], [3 / 26, 6 / 26], 2 / 3),  # 2 rows of the 3 that may differ
     ("train_accuracy", [3 / 16, 4 / 16], [3 / 16, 8 / 16], 4 / 3),
     ("batch_accuracy_min", [3 / 8, 3 / 8], [3 / 8, 1 / 8], 2 / 3),
@@ -258,7 +258,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_an_audit_of_the_records_is_remembered_until_something_changes(
     store: Store, honest: Record, counted: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert audit.of_records(store, str) is None and not counted
+    assert audit.of_records(store, print) is None and not counted
     put(store, honest)
     said: list[str] = []
     first = audit.of_records(store, said.append)
@@ -266,10 +266,10 @@ def test_an_audit_of_the_records_is_remembered_until_something_changes(
     assert audit.of_records(store, said.append) == first and len(counted) == 1 and len(said) == 2
     with monkeypatch.context() as patch:
         patch.setattr(audit, "version", lambda name: "another")
-        audit.of_records(store, str)
+        audit.of_records(store, print)
     assert len(counted) == 2 and counted[0] == counted[1]
     put(store, honest, made(replace(SPEC, seed=1)))
-    audit.of_records(store, str)
+    audit.of_records(store, print)
     assert len(counted) == 3 and counted[2] != counted[1]
 
 
@@ -278,19 +278,19 @@ def test_a_memory_that_is_damaged_is_not_believed(
     store: Store, honest: Record, counted: list[int], damage: str | None
 ) -> None:
     put(store, honest)
-    audit.of_records(store, str)
+    audit.of_records(store, print)
     file = store.cache / "executed" / "audit.json"
     told = json.loads(file.read_text())
     told["audit"]["runs"][0]["share"] = 0.0  # nicer than it was
     file.write_text(json.dumps(told) if damage is None else damage)
-    audit.of_records(store, str)
+    audit.of_records(store, print)
     assert len(counted) == 2
 
 
 def test_a_disagreement_is_not_remembered(store: Store, counted: list[int]) -> None:
     put(store, made(replace(SPEC, seed=1), SPEC))
     for _ in range(2):
-        result = audit.of_records(store, str)
+        result = audit.of_records(store, print)
         assert result is not None and result.disagreeing
     assert len(counted) == 2
 
