@@ -7,7 +7,7 @@ import ast
 from pathlib import Path
 from typing import Any
 
-from grokcore import __version__, bench, plan
+from grokcore import __version__, audit, bench, plan
 from grokcore.architectures import MODELS
 from grokcore.parts import OPERATIONS, OPTIMIZERS, nearest
 from grokcore.spec import msu, periodic, pku, power
@@ -49,17 +49,26 @@ RUNS = """examples:
       pack the runs that the notebook names in plan cpu into data/records/"""
 
 
+AUDIT = """examples:
+  grokcore audit
+      the first steps of three recorded runs, drawn by chance, trained again and compared
+  grokcore audit -n 20 --seed 7
+      more of them; the same seed draws the same runs
+  grokcore audit --device cuda"""
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     top = argparse.ArgumentParser(
         prog="grokcore", description="Train tiny networks on operation tables and report on grokking."
     )
     top.add_argument("--version", action="version", version=f"grokcore {__version__}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="train | report | plan | runs | bench")
+    commands = top.add_subparsers(dest="command", required=True, metavar="train | report | plan | runs | audit | bench")
     _add_train(commands)
     _add_report(commands)
     _add_plan(commands)
     _add_runs(commands)
+    _add_audit(commands)
     _add_bench(commands)
     return top
 
@@ -151,6 +160,14 @@ def _add_runs(commands: Any) -> None:
     record.set_defaults(run="record")
 
 
+def _add_audit(commands: Any) -> None:
+    add = _command(commands, "audit", "Train the first steps of recorded runs again, and compare.", AUDIT)
+    add.add_argument("-n", type=_positive, default=audit.RUNS, metavar="N", help="how many runs (default: %(default)s)")
+    add.add_argument("--seed", type=_whole, metavar="S", help="draws the runs (default: another one each time)")
+    add.add_argument("--device", default="cpu", help="where they are trained: cpu, cuda, … (default: cpu)")
+    add.set_defaults(run="audit")
+
+
 def _add_bench(commands: Any) -> None:
     add = _command(commands, "bench", "Time the engine, the loop it is compared with, and the floor under it.", BENCH)
     add.add_argument("cases", type=_case, nargs="*", metavar="case", help=f"of {', '.join(bench.CASES)} (default: all)")
@@ -179,6 +196,12 @@ def _case(text: str) -> str:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} was given; it must be a whole number from 1 on")
+    return int(text)
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} was given; it must be a whole number from 0 on")
     return int(text)
 
 

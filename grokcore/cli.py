@@ -6,12 +6,26 @@ import argparse
 import contextlib
 import json
 import os
+import secrets
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
 
-from grokcore import answers, bench, cluster, fourier, invariance, manifest, plan, pool, report, terminal, verification
+from grokcore import (
+    answers,
+    audit,
+    bench,
+    cluster,
+    fourier,
+    invariance,
+    manifest,
+    plan,
+    pool,
+    report,
+    terminal,
+    verification,
+)
 from grokcore.arguments import SETTINGS, parser
 from grokcore.parts import SpecError, nearest
 from grokcore.replacing import StoreError
@@ -21,7 +35,7 @@ from grokcore.sweep import MissingRuns, frame, missing, sweep
 from grokcore.worker import CodeError
 
 FLAGS = ("operation", "p", "alpha", "n_layers", "lr", "weight_decay", "batch_size", "steps", "seed")
-WRONG_USE = (SpecError, plan.NotebookError, pool.DeviceError)
+WRONG_USE = (SpecError, plan.NotebookError, pool.DeviceError, audit.AuditError)
 WENT_WRONG = (
     *(RecordError, StoreError, MissingRuns, manifest.ManifestError),
     *(pool.TrainingError, pool.ExecutorError, CodeError),
@@ -88,6 +102,9 @@ def _report(given: argparse.Namespace) -> int:
         print(f"packed {manifest.pack(made.folder, given.zip)} files into {given.zip}")
     for one in made.failed:
         print(f"grokcore report: {one.source.name} {one.failure}", file=sys.stderr)
+    if made.audit is not None and made.audit.disagreeing:
+        print(f"grokcore report: {made.audit.result}", file=sys.stderr)
+        return 1
     return 1 if made.failed else 0
 
 
@@ -153,6 +170,13 @@ def _plan(given: argparse.Namespace) -> int:
     return 0
 
 
+def _audit(given: argparse.Namespace) -> int:
+    seed = secrets.randbits(32) if given.seed is None else given.seed
+    made = audit.audit(Store(), given.n, seed, pool.device_of(given.device), terminal.say)
+    print(terminal.audit_table(made))
+    return 1 if made.disagreeing else 0
+
+
 def _bench(given: argparse.Namespace) -> int:
     rows = bench.run(pool.device_of(given.device), given.full, given.rounds, terminal.say, given.cases)
     print(terminal.bench_table(rows))
@@ -172,7 +196,7 @@ def _load(store: Store, beginning: str) -> Record:
 
 
 HANDLERS = {
-    **{"train": _train, "report": _report, "bench": _bench, "plan": _plan},
+    **{"train": _train, "report": _report, "bench": _bench, "plan": _plan, "audit": _audit},
     **{"list": _list, "show": _show, "export": _export, "verify": _verify, "record": _record},
 }
 

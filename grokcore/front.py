@@ -14,7 +14,8 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from grokcore import analysis, claims, fourier, invariance, plots, stats, style
+from grokcore import agreement, analysis, claims, fourier, invariance, plots, stats, style
+from grokcore.audit import Audit
 from grokcore.claim_words import BRACKETS
 from grokcore.pages import Page, templates
 from grokcore.spec import msu
@@ -90,7 +91,12 @@ def grokking_figure(curves: pd.DataFrame) -> tuple[str, str] | None:
 
 
 def front_page(
-    found: Evidence, pages: Sequence[Page], waiting: Sequence[Waiting], figure: tuple[str, str] | None, version: str
+    found: Evidence,
+    pages: Sequence[Page],
+    waiting: Sequence[Waiting],
+    figure: tuple[str, str] | None,
+    version: str,
+    audited: Audit | None = None,
 ) -> Page:
     """Return the front page of a site with these other pages; `waiting` are those not in it yet."""
     known, sources, by_name = claims.load(), _sources(), {page.name: page for page in pages}
@@ -114,6 +120,9 @@ def front_page(
             pages=pages,
             waiting=waiting,
             thousands=style.thousands,
+            audit=audited,
+            steps=agreement.STEPS,
+            tolerances=agreement.tolerance_words(),
         )
     )
     return Page("index", TITLE, body, templates().get_template("made.html.j2").render(version=version))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from grokcore import __version__, front, manifest, pages, pdf, plan, reuse
+from grokcore.audit import Audit, of_records
 from grokcore.execute import Executed, execute, require_kernel
 from grokcore.pool import cores, workers
 from grokcore.progress import Watch
@@ -33,11 +34,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Report:
-    """A report that was built: its folder, the notebooks as executed, and whether it has a PDF."""
+    """A report that was built: its folder, the notebooks as executed, whether it has a PDF, and its audit if any."""
 
     folder: Path
     notebooks: list[Executed]
     pdf: bool
+    audit: Audit | None = None
 
     @property
     def failed(self) -> list[Executed]:
@@ -112,7 +114,7 @@ def build(
     say: Say = print,
     watch: Watch | None = None,
 ) -> Report:
-    """Build the report and return it; pages are moved to `out` only when all of them are made.
+    """Build the report and return it; pages are moved to `out` only when all are made, and some runs are audited.
 
     `scale` is "cpu", "full" or "smoke", `settings` change parameters of every notebook named, `train` allows missing
     runs to be trained on `device` (or by `executor`, see `sweep`), `fresh` trains all anew, beside the records. `jobs`
@@ -131,15 +133,15 @@ def build(
         work, site = Path(folder) / "work", Path(folder) / "site"
         work.mkdir()
         site.mkdir()
-        executed = _execute(plans, work, store, jobs, kernel, say)
+        executed, audited = _execute(plans, work, store, jobs, kernel, say), of_records(store, say)
         about = {"scale": scale, "settings": dict(settings or {}), **_about(plans, executed, waiting)}
-        book = _pages(plans, executed, waiting, scale, store, site)
+        book = _pages(plans, executed, waiting, audited, scale, store, site)
         before, now = manifest.printed(out, about), pages.write_book(book, work)
         made = before != now and _print(work / pages.BOOK, site, say)
         kept = before is not None and not made
         pages.write(book, site, pdf=made or kept)
         manifest.publish(site, out, {**about, "book": now if made else before}, keep_pdf=kept)
-    return Report(out, executed, made or kept)
+    return Report(out, executed, made or kept, audited)
 
 
 def _about(plans: list[Plan], executed: list[Executed], waiting: list[front.Waiting]) -> dict[str, Any]:
@@ -242,6 +244,7 @@ def _pages(
     plans: list[Plan],
     executed: list[Executed],
     waiting: list[front.Waiting],
+    audited: Audit | None,
     scale: str,
     store: Store,
     site: Path,
@@ -255,7 +258,7 @@ def _pages(
     figure = front.grokking_figure(found.curves)
     if figure is not None:
         (site / "grokking.svg").write_text(figure[0] + "\n", encoding="utf-8")
-    return pages.linked([front.front_page(found, made, waiting, figure, __version__), *made])
+    return pages.linked([front.front_page(found, made, waiting, figure, __version__, audited), *made])
 
 
 def _print(book: Path, site: Path, say: Say) -> bool:

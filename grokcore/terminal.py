@@ -13,6 +13,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from grokcore import analysis, bench
+from grokcore.agreement import tolerance_words
+from grokcore.audit import Audit
 from grokcore.progress import Progress, Watch
 from grokcore.report import Cost, duration
 from grokcore.store import Record
@@ -111,6 +113,21 @@ def cost_table(scale: str, rows: Sequence[Cost]) -> str:
     ]
     text = pd.DataFrame(lines).to_string(index=False)
     return f"plan {scale}, times estimated for this machine's processors\n{text}\n"
+
+
+def audit_table(made: Audit) -> str:
+    """Return an audit as text: a line a run, then what was drawn, how it is compared, and what came out."""
+    lines = [
+        {
+            **{"run": one.run, "what": one.what, "to step": one.steps, "values": one.n_values},
+            **{"largest difference": one.largest, "in": f"{one.measure} at step {one.at}" if one.n_values else "-"},
+            "verdict": "agrees" if one.agreed else "DIFFERS",
+        }
+        for one in made.runs
+    ]
+    text = pd.DataFrame(lines).to_string(index=False)
+    about = f"{made.versions['device']}, torch {made.versions['torch']}"
+    return f"{text}\n{made.draw}; {about}\n{tolerance_words()}\n{made.result}"
 
 
 def bench_table(rows: Sequence[dict[str, Any]]) -> str:

@@ -153,7 +153,8 @@ def _resumed(job: Job, here: dict[str, Any]) -> Snapshot | None:
     return None
 
 
-def _versions(device: str) -> dict[str, Any]:
+def versions(device: str) -> dict[str, Any]:
+    """Return what numbers hang on beside the specification and the text of the package: versions and the device."""
     import torch
 
     on_gpu = device.startswith("cuda")
@@ -167,7 +168,7 @@ def _versions(device: str) -> dict[str, Any]:
 
 def _engine(device: str) -> dict[str, Any]:
     """Say what a run under way hangs on beside its specification: versions, device, and the text of the package."""
-    return {**_versions(device), "code": CODE[:16]}
+    return {**versions(device), "code": CODE[:16]}
 
 
 def _provenance(run: Trained, device: str, n_runs: int) -> dict[str, Any]:
@@ -175,7 +176,7 @@ def _provenance(run: Trained, device: str, n_runs: int) -> dict[str, Any]:
     import torch
 
     return {
-        **_versions(device),
+        **versions(device),
         **{"threads": torch.get_num_threads(), "runs_in_program": n_runs, "engine": run.engine},
         **{"commit": _commit(), "seconds": run.seconds},
         **{"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")},

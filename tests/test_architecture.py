@@ -21,9 +21,9 @@ FLOORS = [
     {"measures", "reference"},
     {"program"},
     {"train", "floor"},
-    {"grouping", "analysis", "plots"},
+    {"grouping", "analysis", "plots", "agreement"},
     {"worker"},
-    {"backlog", "verification"},
+    {"backlog", "verification", "audit"},
     {"pool"},
     {"sweep", "cluster", "timing", "claim_words", "claim_times"},
     {"bench", "claim_weights", "claim_cycles", "claim_epochs"},
@@ -39,7 +39,7 @@ FLOORS = [
     {"cli"},
 ]
 # Never load torch: a report is made from records without it.
-WITHOUT_TORCH = ["spec", "stats", "store", "analysis", "claims", "plots", "sweep", "report", "cli"]
+WITHOUT_TORCH = ["spec", "stats", "store", "analysis", "claims", "plots", "sweep", "audit", "report", "cli"]
 BLOCK = """
 import sys
 class NoTorch:

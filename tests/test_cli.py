@@ -12,6 +12,8 @@ import pytest
 from tiny import write_notebook
 
 from grokcore import cli, manifest, report, terminal
+from grokcore.agreement import Compared
+from grokcore.audit import Audit
 from grokcore.execute import Executed, Failure
 from grokcore.progress import Progress
 from grokcore.spec import msu, periodic
@@ -38,7 +40,7 @@ def trained(here: Store) -> Store:
     return here
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["report"], ["plan"], ["runs"], ["bench"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["report"], ["plan"], ["runs"], ["audit"], ["bench"]])
 def test_help_has_examples_that_parse(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([*command, "--help"])
@@ -290,6 +292,11 @@ def test_report_is_packed_and_a_failed_notebook_makes_the_code_1(
         == "grokcore report: b.ipynb failed in cell 3 of 7 (`x = 1 / 0`): ZeroDivisionError: division by zero\n"
     )
     assert "grokking.pdf" in told.out
+    differs = Compared("0" * 16, "x", 64, 5, 2.5, "val_loss", 8)
+    audited = Audit(1, 9, 0, (differs,), {}, "2026-01-01")
+    monkeypatch.setattr(cli.report, "build", lambda *_, **__: report.Report(out, [good], pdf=True, audit=audited))
+    assert cli.main(["report"]) == 1
+    assert capsys.readouterr().err == f"grokcore report: {audited.result}\n"
 
 
 def test_interrupt_ends_with_code_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tiny import write_notebook
 
-from grokcore import __version__, claims, front, manifest, report
+from grokcore import __version__, agreement, claims, front, manifest, report
 from grokcore.plan import NotebookError
 from grokcore.spec import msu
 from grokcore.store import Store, make_record, repository
@@ -242,6 +242,36 @@ def test_a_notebook_whose_runs_are_missing_waits_if_none_is_named(
     assert any(line.startswith("b: left out, 1 of its runs are not recorded") for line in said)
     assert manifest.read_manifest(made.folder)["waiting"] == ["b"]
     assert "<code>b</code>: not run yet at this scale (runs missing: 1;" in page(made, "index")
+
+
+@pytest.mark.parametrize("seed", [0, 1], ids=["honest", "forged"])
+def test_recorded_runs_are_audited_and_the_front_page_shows_it(tmp_path: Path, store: Store, seed: int) -> None:
+    """A record made with another seed than it says differs; twice the same report has the same front page."""
+    path = write_notebook(tmp_path, "n", specs=RUN)
+    (run,) = train([SPEC.model_copy(update={"seed": seed})])
+    store.save(make_record(SPEC, run.curve, run.status, {"seconds": 1.0}))
+    store.pack("n", [SPEC.id])
+    said: list[str] = []
+    made = [
+        report.build([path], "smoke", {"steps": 4}, out=tmp_path / "out", store=store, say=said.append)
+        for _ in range(2 - seed)
+    ][-1]
+    assert made.audit is not None and bool(made.audit.disagreeing) == bool(seed)
+    assert sum("recorded runs again" in line for line in said) == 1
+    assert any(f"run {SPEC.id}, trained again, {'DIFFERS' if seed else 'agrees'}" in line for line in said)
+    text = page(made, "index")
+    top, section = text.split('<h2 id="verdicts">')[0], text.split('<h2 id="audit">')[1].split("<h2")[0]
+    assert ("Not reproduced:" if seed else "Checked:") in top and 'href="#audit"' in top
+    row = re.findall(r"<td>(.*?)</td>", section, flags=re.S)
+    assert row[:4] == [f"<code>{SPEC.id}</code>", agreement.described(SPEC), "4", str(made.audit.runs[0].n_values)]
+    assert made.audit.runs[0].largest in row[4] and ("differs" if seed else "agrees") in row[5]
+    assert f"grokcore audit -n 1 --seed {made.audit.seed}" in section and made.audit.date[:10] in section
+    assert html.escape(agreement.tolerance_words()) in section
+    assert ("1 of 1 did not give what was recorded" in section) == bool(seed)
+
+
+def test_without_recorded_runs_nothing_is_audited(built: report.Report) -> None:
+    assert built.audit is None and 'id="audit"' not in page(built, "index") and "#audit" not in page(built, "index")
 
 
 def test_missing_kernel_is_said_before_anything_is_trained(tmp_path: Path, store: Store) -> None:
