@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
-from grokcore.parts import Part
+from grokcore.parts import Part, shown
 
 Dropout = Field(default=0.0, ge=0, lt=1)
 
@@ -114,6 +114,13 @@ class UserModelConfig(Part):
     source: str
     arguments: dict[str, JsonValue] = Field(default_factory=dict)
     module_class: Any = Field(default=None, exclude=True, repr=False)
+
+    @field_validator("class_name")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if not name.isidentifier():  # it stands in tables, figures and pages
+            raise ValueError(f"a class has a name of letters, digits and _; given {shown(name)}")
+        return name
 
 
 ModelConfig = (

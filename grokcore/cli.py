@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from grokcore import answers, bench, fourier, invariance, manifest, plan, pool, report, terminal, verification
 from grokcore.arguments import SETTINGS, parser
+from grokcore.claim_words import ClaimsError
 from grokcore.parts import SpecError, nearest
 from grokcore.replacing import StoreError
 from grokcore.spec import RunSpec, replace
@@ -19,7 +20,7 @@ from grokcore.sweep import MissingRuns, frame, missing, sweep
 
 FLAGS = ("operation", "p", "alpha", "n_layers", "lr", "weight_decay", "batch_size", "steps", "seed")
 WRONG_USE = (SpecError, plan.NotebookError, pool.DeviceError)
-WENT_WRONG = (RecordError, StoreError, MissingRuns, pool.TrainingError, manifest.ManifestError)
+WENT_WRONG = (RecordError, StoreError, MissingRuns, pool.TrainingError, manifest.ManifestError, ClaimsError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -99,8 +100,8 @@ def _export(given: argparse.Namespace) -> int:
     if not records:
         raise RecordError("there are no runs to export yet; train some with `grokcore train`")
     try:
-        frame(records).to_csv(given.file, index=False)
-    except OSError as error:
+        terminal.for_spreadsheets(frame(records)).to_csv(given.file, index=False, errors="backslashreplace")
+    except (OSError, ValueError) as error:  # a name with NUL is a ValueError
         raise RecordError(f"{given.file} cannot be written: {error}") from None
     print(f"wrote {len(records)} runs to {given.file}")
     return 0
@@ -145,7 +146,10 @@ def _bench(given: argparse.Namespace) -> int:
     rows = bench.run(pool.device_of(given.device), given.full, given.rounds, terminal.say, given.cases)
     print(terminal.bench_table(rows))
     if given.json is not None:
-        given.json.write_text(json.dumps(rows, indent=1) + "\n")
+        try:
+            given.json.write_text(json.dumps(rows, indent=1) + "\n")
+        except (OSError, ValueError) as error:
+            raise RecordError(f"{given.json} cannot be written: {error}") from None
         print(f"wrote {len(rows)} rows to {given.json}")
     return 0
 

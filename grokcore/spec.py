@@ -24,7 +24,7 @@ from grokcore.architectures import (
     PeriodicConfig,
     UserModelConfig,
 )
-from grokcore.parts import OPTIMIZERS, SGD, Adam, AdamW, Part, RMSprop, Seed, SpecError, Task, nearest
+from grokcore.parts import OPTIMIZERS, SGD, Adam, AdamW, Part, RMSprop, Seed, SpecError, Task, nearest, shown
 
 MODEL_COLUMNS = (
     *("n_layers", "d_model", "n_heads", "d_mlp"),
@@ -37,10 +37,13 @@ def _by_name(field: str, value: Any, known: dict[str, type[Part]]) -> Any:
     if isinstance(value, tuple(known.values())):
         return value
     value = {"name": value} if isinstance(value, str) else value
-    if not isinstance(value, dict) or value.get("name") not in known:
-        given = value.get("name") if isinstance(value, dict) else value
-        raise SpecError(f"unknown {field} {given!r}; {nearest(str(given), known)}")
-    return known[value["name"]](**value)
+    name = value.get("name") if isinstance(value, dict) else value
+    if not isinstance(value, dict) or not isinstance(name, str) or name not in known:
+        close = nearest(name if isinstance(name, str) else "", known)
+        raise SpecError(f"unknown {field} {shown(name)}; {close}")
+    if not all(isinstance(key, str) for key in value):
+        raise SpecError(f"{field}: the names of its fields are text; given {shown(list(value))}")
+    return known[name](**value)
 
 
 class RunSpec(Part):
@@ -167,7 +170,7 @@ def _canonical(part: BaseModel) -> dict[str, Any]:
     return kept
 
 
-def replace(spec: RunSpec, **changes: Any) -> RunSpec:
+def replace(spec: RunSpec, /, **changes: Any) -> RunSpec:
     """Return a copy with fields changed; flat names reach into the parts: `replace(spec, p=23, weight_decay=0.0)`.
 
     Raises SpecError for a name that neither the run nor its task, model or optimizer has.
@@ -185,11 +188,11 @@ def replace(spec: RunSpec, **changes: Any) -> RunSpec:
         parts = (values[name] for name in ("task", "model", "optimizer") if isinstance(values[name], BaseModel))
         fields = [key for part in parts for key in type(part).model_fields if key not in ("name", "module_class")]
         wrong = next(iter(changes))
-        raise SpecError(f"this run has no field {wrong!r}; {nearest(wrong, [*RunSpec.model_fields, *fields])}")
+        raise SpecError(f"this run has no field {shown(wrong)}; {nearest(wrong, [*RunSpec.model_fields, *fields])}")
     return RunSpec(**values)
 
 
-def grid(spec: RunSpec, **values: Iterable[Any]) -> list[RunSpec]:
+def grid(spec: RunSpec, /, **values: Iterable[Any]) -> list[RunSpec]:
     """Return the product of the lists given, as specs, in the order of the arguments (the last varies fastest)."""
     names, lists = list(values), [list(value) for value in values.values()]
     return [replace(spec, **dict(zip(names, chosen, strict=True))) for chosen in itertools.product(*lists)]

@@ -17,6 +17,7 @@ from grokcore.progress import Progress, Watch
 from grokcore.report import Cost, duration
 from grokcore.store import Record
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four in full width
 BAR = "{percentage:3.0f} %|{bar}| {postfix}"
 
 
@@ -96,6 +97,19 @@ def table(records: Sequence[Record], places: dict[str, str]) -> str:
         where = places.get(record.spec.id, "cache")
         rows.append({**{name: known[name] for name in names}, "status": record.status, "where": where})
     return pd.DataFrame(rows).to_string(index=False, na_rep="-") if rows else "no runs yet; `grokcore train` makes one"
+
+
+def for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with a ' before every text and name that a spreadsheet would take for a formula.
+
+    Numbers stay what they are, negative ones too.
+    """
+    safe = table.map(_no_formula)
+    return safe.set_axis([_no_formula(name) for name in table.columns], axis=1)
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def cost_table(scale: str, rows: Sequence[Cost]) -> str:
