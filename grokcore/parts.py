@@ -66,6 +66,14 @@ class Part(BaseModel):
         except ValidationError as error:
             raise SpecError("\n".join(_explain(type(self), item) for item in error.errors())) from None
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _fields_have_names(cls, values: Any, validate: Any) -> Any:
+        """Refuse keys that are no text before they are taken for the names of arguments."""
+        if isinstance(values, dict) and not all(isinstance(key, str) for key in values):
+            raise ValueError(f"the fields of {cls.__name__} have names; given {shown(list(values))}")
+        return validate(values)
+
 
 def _explain(part: type[BaseModel], item: Any) -> str:
     field = ".".join(str(key)[:120] for key in item["loc"])

@@ -42,7 +42,7 @@ def _by_name(field: str, value: Any, known: dict[str, type[Part]]) -> Any:
         close = nearest(name if isinstance(name, str) else "", known)
         raise SpecError(f"unknown {field} {shown(name)}; {close}")
     if not all(isinstance(key, str) for key in value):
-        raise SpecError(f"{field}: the names of its fields are text; given {shown(list(value))}")
+        raise SpecError(f"the fields of a {field} have names; given {shown(list(value))}")
     return known[name](**value)
 
 

@@ -209,7 +209,7 @@ class Store:
             flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             expected = (file.metadata() or {}).get("sha256")
         older = (None, array_checksum(flat))  # files of before there was one, or of before it covered the run
-        if expected != array_checksum(flat, run.encode()) and expected not in older:
+        if not flat or (expected != array_checksum(flat, run.encode()) and expected not in older):
             raise RecordError(f"{path.name}: the weights of run {run} are not what was saved: {_ADVICE}")
         if wrong := [key for key in flat if not re.fullmatch(r"[0-9]{1,9}/.+", key, flags=re.S)]:
             raise RecordError(f"{path.name}: {shown(wrong[0])} names no weight of a step: {_ADVICE}")
@@ -221,7 +221,6 @@ class Store:
 
     def pack(self, experiment: str, runs: Sequence[str]) -> list[str]:
         """Write runs as a recorded experiment, but for those another one holds; return the ids written."""
-        _file_name(experiment)
         elsewhere = {run for run, other in self.recorded().items() if other != experiment}
         records = [self.load(run) for run in dict.fromkeys(runs) if run not in elsewhere]
         if not records:
@@ -229,7 +228,7 @@ class Store:
         curves = pd.concat([record.curve.assign(run=record.spec.id) for record in records], ignore_index=True)
         curves = curves[["run", *(name for name in curves.columns if name != "run")]]
         self.records.mkdir(parents=True, exist_ok=True)
-        with replacing(self.records / f"{experiment}.parquet") as path:
+        with replacing(self._curves(experiment)) as path:
             _write(pa.Table.from_pandas(curves, preserve_index=False), path)
         headers = {"runs": {record.spec.id: record.header() for record in records}}
         with replacing(self.records / f"{experiment}.json") as path:
@@ -240,21 +239,24 @@ class Store:
     def _path(self, run: str) -> Path:
         return self.cache / f"{_file_name(run)}.parquet"
 
+    def _curves(self, experiment: str) -> Path:
+        return self.records / f"{_file_name(experiment)}.parquet"
+
     def load_recorded(self, experiment: str, run: str) -> Record:
         """Return a run from a recorded experiment that has it; raises as `load`."""
-        path = self.records / f"{experiment}.parquet"
+        path = self._curves(experiment)
         with _damage(path):
             rows = self._table(experiment).filter(pc.field("run") == run)
         return _checked(path, run, rows, self.headers(experiment)[run])
 
     def runs_with_rows(self, experiment: str) -> set[str]:
         """Return the runs that the curves of a recorded experiment name; raises as `load`."""
-        with _damage(self.records / f"{experiment}.parquet"):
+        with _damage(self._curves(experiment)):
             return set(self._table(experiment)["run"].unique().to_pylist())
 
     def _table(self, experiment: str) -> pa.Table:
         if experiment not in self._tables:
-            self._tables[experiment] = pq.read_table(self.records / f"{experiment}.parquet")
+            self._tables[experiment] = pq.read_table(self._curves(experiment))
         return self._tables[experiment]
 
 
@@ -269,7 +271,10 @@ def _checked(path: Path, run: str, table: pa.Table, header: dict[str, Any]) -> R
     """Make a record of a table and its header; raise RecordError if it is not what was written for this run."""
     try:
         spec = RunSpec.model_validate(header["spec"])
-        curve = table.select(header["columns"]).to_pandas()
+        names = header["columns"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise TypeError("its columns are no list of names")
+        curve = table.select(names).to_pandas()
         record = Record(spec, curve, header["status"], dict(header["provenance"]))
     except (SpecError, KeyError, TypeError, ValueError, RecursionError, pa.ArrowException) as error:
         raise RecordError(f"{path.name}: run {run} cannot be read ({error}): {_ADVICE}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
@@ -17,7 +18,7 @@ from grokcore.progress import Progress, Watch
 from grokcore.report import Cost, duration
 from grokcore.store import Record
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four in full width
+FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20"  # as a spreadsheet takes them, the last four in full width
 BAR = "{percentage:3.0f} %|{bar}| {postfix}"
 
 
@@ -104,12 +105,18 @@ def for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:
 
     Numbers stay what they are, negative ones too.
     """
-    safe = table.map(_no_formula)
+    safe = table.copy(deep=False)
+    for i, kind in enumerate(table.dtypes):
+        if not pd.api.types.is_numeric_dtype(kind):
+            safe.isetitem(i, table.iloc[:, i].map(_no_formula))
     return safe.set_axis([_no_formula(name) for name in table.columns], axis=1)
 
 
 def _no_formula(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    if not isinstance(value, str) or not value:
+        return value
+    text = re.sub(r"[\r\n]", " ", value)  # behind which a reader may begin a new cell
+    return f"'{text}" if value[0].isspace() or (text.lstrip() or " ")[0] in FORMULA else text
 
 
 def cost_table(scale: str, rows: Sequence[Cost]) -> str:
