@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
@@ -121,6 +122,15 @@ class UserModelConfig(Part):
         if not name.isidentifier():  # it stands in tables, figures and pages
             raise ValueError(f"a class has a name of letters, digits and _; given {shown(name)}")
         return name
+
+    @field_validator("arguments")
+    @classmethod
+    def _come_back_from_json(cls, arguments: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        try:
+            json.dumps(arguments, allow_nan=False)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"a module's arguments have to be plain JSON values ({error}); give others") from None
+        return arguments
 
 
 ModelConfig = (

@@ -31,6 +31,7 @@ OPERATIONS: tuple[str, ...] = (*MODULAR_OPERATIONS, *PERMUTATION_OPERATIONS, "cu
 DIVISIONS = ("x/y", "x/y if y odd else x-y")
 N_PERMUTATIONS = 120
 MAX_ROWS = 2_000_000
+MOST_STEPS = 100_000_000
 
 
 class SpecError(ValueError):
@@ -169,7 +170,7 @@ class SGD(Part):
     weight_decay: float = Field(default=0.0, ge=0)
     momentum: float = Field(default=0.0, ge=0, lt=1)
     nesterov: bool = False
-    warmup: int = Field(default=0, ge=0)
+    warmup: int = Field(default=0, ge=0, le=MOST_STEPS)
     warmup_start: float = Field(default=0.0, ge=0, le=1)
 
     @model_validator(mode="after")
@@ -188,7 +189,7 @@ class RMSprop(Part):
     momentum: float = Field(default=0.0, ge=0, lt=1)
     smoothing: float = Field(default=0.99, ge=0, lt=1)
     eps: float = Field(default=1e-8, gt=0)
-    warmup: int = Field(default=0, ge=0)
+    warmup: int = Field(default=0, ge=0, le=MOST_STEPS)
     warmup_start: float = Field(default=0.0, ge=0, le=1)
 
 
@@ -207,7 +208,7 @@ class Adam(Part):
     weight_decay: float = Field(default=0.0, ge=0)
     betas: tuple[Beta, Beta] = (0.9, 0.98)
     eps: float = Field(default=1e-8, gt=0)
-    warmup: int = Field(default=10, ge=0)
+    warmup: int = Field(default=10, ge=0, le=MOST_STEPS)
     warmup_start: float = Field(default=0.0, ge=0, le=1)
     update_noise: float = Field(default=0.0, ge=0)
 
@@ -223,7 +224,7 @@ class AdamW(Part):
     weight_decay: float = Field(default=1.0, ge=0)
     betas: tuple[Beta, Beta] = (0.9, 0.98)
     eps: float = Field(default=1e-8, gt=0)
-    warmup: int = Field(default=10, ge=0)
+    warmup: int = Field(default=10, ge=0, le=MOST_STEPS)
     warmup_start: float = Field(default=0.0, ge=0, le=1)
     update_noise: float = Field(default=0.0, ge=0)
     decay_to_init: bool = False

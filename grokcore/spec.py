@@ -24,7 +24,20 @@ from grokcore.architectures import (
     PeriodicConfig,
     UserModelConfig,
 )
-from grokcore.parts import OPTIMIZERS, SGD, Adam, AdamW, Part, RMSprop, Seed, SpecError, Task, nearest, shown
+from grokcore.parts import (
+    MOST_STEPS,
+    OPTIMIZERS,
+    SGD,
+    Adam,
+    AdamW,
+    Part,
+    RMSprop,
+    Seed,
+    SpecError,
+    Task,
+    nearest,
+    shown,
+)
 
 MODEL_COLUMNS = (
     *("n_layers", "d_model", "n_heads", "d_mlp"),
@@ -62,8 +75,8 @@ class RunSpec(Part):
     ) = Field(default_factory=GrokformerConfig)
     optimizer: SGD | RMSprop | Adam | AdamW = Field(default_factory=AdamW)
     alpha: float = Field(default=0.4, gt=0, lt=1)
-    batch_size: int = Field(default=512, ge=1)
-    steps: int = Field(default=10_000, ge=1, le=100_000_000)
+    batch_size: int = Field(default=512, ge=1, le=MOST_STEPS)
+    steps: int = Field(default=10_000, ge=1, le=MOST_STEPS)
     seed: Seed = 0
     split_seed: Seed | None = None
     init_seed: Seed | None = None
@@ -71,7 +84,7 @@ class RunSpec(Part):
     noise_seed: Seed | None = None
     weight_noise: float = Field(default=0.0, ge=0)
     mirrors_together: bool = False
-    early_stop: int | None = Field(default=None, ge=1)
+    early_stop: int | None = Field(default=None, ge=1, le=MOST_STEPS)
     precision: Literal["float32", "float64"] = "float32"
 
     @field_validator("model", mode="before")

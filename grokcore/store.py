@@ -271,10 +271,7 @@ def _checked(path: Path, run: str, table: pa.Table, header: dict[str, Any]) -> R
     """Make a record of a table and its header; raise RecordError if it is not what was written for this run."""
     try:
         spec = RunSpec.model_validate(header["spec"])
-        names = header["columns"]
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise TypeError("its columns are no list of names")
-        curve = table.select(names).to_pandas()
+        curve = table.select([str(name) for name in header["columns"]]).to_pandas()  # by name, never by place
         record = Record(spec, curve, header["status"], dict(header["provenance"]))
     except (SpecError, KeyError, TypeError, ValueError, RecursionError, pa.ArrowException) as error:
         raise RecordError(f"{path.name}: run {run} cannot be read ({error}): {_ADVICE}") from None

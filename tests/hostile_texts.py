@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,9 +95,7 @@ def evil_yaml(box: Box) -> list[bytes]:
         "steps: !!timestamp x",
         "steps: !!binary x",
         "steps: !!set {a, b}",
-        "steps: !!float x",
         "? [a, b]\n: 1",
-        "? {a: b}\n: 1",
         "- steps",
         "3",
         "null: 1",
@@ -113,9 +112,7 @@ def evil_yaml(box: Box) -> list[bytes]:
         "{a: " * 5000,
         "%YAML 9.9\n---\na: 1",
         "%TAG ! tag:yaml.org,2002:python/\n--- !object/apply:os.getcwd []",
-        *(f"{json.dumps(name)}: 1" for name in EVIL),
-        *(f"steps: {json.dumps(name)}" for name in EVIL),
-        *(f"name: {json.dumps(name)}" for name in EVIL),
+        *(text.format(json.dumps(name)) for name in EVIL for text in ("{}: 1", "steps: {}", "name: {}")),
     ]
     raw = [text.encode("utf-8", "surrogatepass") for text in texts]
     return [*raw, b"\xff\xfe", b"steps: \xe9", b"steps: 1\x00", b"\x80", "steps: 1".encode("utf-16"), bytes(100)]
@@ -330,7 +327,7 @@ def manifests(box: Box) -> Iterator[str]:
 
     publish()
     whole = (out / manifest.NAME).read_bytes()
-    content, decoy = json.loads(whole), box.root / "outside" / "decoy"
+    content, decoy, zipped = json.loads(whole), box.root / "outside" / "decoy", box.allowed / "report.zip"
     (out / "link").symlink_to(box.root / "outside")
     (out / "one").symlink_to(decoy)
     names = [
@@ -350,11 +347,8 @@ def manifests(box: Box) -> Iterator[str]:
     ]
     damaged += [b"", b"[]", b"null", b"[" * 100_000, b"\xff", *(flipped(whole, rng) for _ in range(60))]
     damaged += [_edited(content, rng) for _ in range(60)]
-    zipped = box.allowed / "report.zip"
 
     def packed() -> list[str]:
-        import zipfile
-
         manifest.pack(out, zipped)
         with zipfile.ZipFile(zipped) as archive:
             assert not any(b"secret" in archive.read(name) for name in archive.namelist())

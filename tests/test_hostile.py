@@ -37,7 +37,7 @@ def test_every_input_is_refused_in_clear_words_or_handled(name: str) -> None:
 
 
 def test_there_are_thousands_of_inputs_of_many_families() -> None:
-    assert list(hostile.families()) == list(LEAST) and sum(LEAST.values()) > 5000 and len(LEAST) > 8
+    assert list(hostile.families()) == list(LEAST) and sum(LEAST.values()) > 4500 and len(LEAST) > 8
 
 
 def _executes(box: Box) -> Iterator[str]:
@@ -127,6 +127,19 @@ def test_any_dictionary_is_a_specification_or_an_error_that_names_the_field(valu
 
 
 @QUICK
+@given(ANY, st.text(max_size=9))
+def test_arguments_of_a_users_network_come_back_or_are_refused(value: Any, name: str) -> None:
+    source = {"name": "user", "class_name": "A", "source": "class A: pass", "arguments": {name: value}}
+    try:
+        spec = replace(msu(), model=source)
+    except SpecError as error:
+        assert "arguments" in str(error)
+    else:
+        again = RunSpec.model_validate(json.loads(json.dumps(spec.to_dict())))
+        assert again.id == spec.id and again == spec
+
+
+@QUICK
 @given(st.dictionaries(NAMES | st.sampled_from(["p", "lr", "n_layers", "table"]), ANY, max_size=3))
 def test_any_change_is_made_or_refused_by_name(changes: dict[str, Any]) -> None:
     try:
@@ -145,7 +158,7 @@ def test_any_change_is_made_or_refused_by_name(changes: dict[str, Any]) -> None:
     seed=st.integers(0, 2**63 - 1),
     lr=st.floats(min_value=1e-300, max_value=1e300),
     steps=st.integers(1, 100_000_000),
-    early_stop=st.none() | st.integers(1, 2**60),
+    early_stop=st.none() | st.integers(1, 100_000_000),
     y_min=st.just(1),
 )
 def test_a_valid_specification_comes_back_from_json_with_its_id(**fields: Any) -> None:
