@@ -30,7 +30,7 @@ LEAST = {  # inputs of each family
 }
 
 
-@pytest.mark.parametrize("name", LEAST)
+@pytest.mark.parametrize("name", LEAST, ids=lambda name: name.replace(" ", "_"))
 def test_every_input_is_refused_in_clear_words_or_handled(name: str) -> None:
     ends = hostile.run(hostile.families()[name])
     assert ends.total() >= LEAST[name] and all(end.startswith(("refused: ", "handled")) for end in ends), ends
