@@ -221,9 +221,11 @@ def families() -> dict[str, Callable[[Box], Iterator[str]]]:
     """Return all families by name."""
     import hostile_files
     import hostile_names
+    import hostile_pages
     import hostile_texts
 
-    return {**hostile_files.FAMILIES, **hostile_texts.FAMILIES, **hostile_names.FAMILIES}
+    modules = (hostile_files, hostile_texts, hostile_pages, hostile_names)
+    return {name: family for module in modules for name, family in module.FAMILIES.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:

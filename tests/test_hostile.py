@@ -10,7 +10,7 @@ import hostile
 import pytest
 from hostile import EVIL, Box
 from hostile_files import pickled
-from hostile_names import HARM, active
+from hostile_pages import HARM, active
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -27,6 +27,7 @@ LEAST = {  # inputs of each family
     **{"measurements (CSV)": 200, "specifications": 500, "parameter files": 300, "notebooks": 350, "claims": 350},
     **{"sources": 300, "manifests": 300, "words on pages": 150, "names of pages": 60, "words of claims": 50},
     **{"labels of figures": 90, "exported CSV": 150, "command line": 800, "names of files": 200},
+    "benchmark results": 60,
 }
 
 
@@ -37,7 +38,7 @@ def test_every_input_is_refused_in_clear_words_or_handled(name: str) -> None:
 
 
 def test_there_are_thousands_of_inputs_of_many_families() -> None:
-    assert list(hostile.families()) == list(LEAST) and sum(LEAST.values()) > 4500 and len(LEAST) > 8
+    assert set(hostile.families()) == set(LEAST) and sum(LEAST.values()) > 4500 and len(LEAST) > 8
 
 
 def _executes(box: Box) -> Iterator[str]:
