@@ -123,11 +123,17 @@ class UserModelConfig(Part):
             raise ValueError(f"a class has a name of letters, digits and _; given {shown(name)}")
         return name
 
+    @field_validator("source")
+    @classmethod
+    def _is_text(cls, source: str) -> str:
+        source.encode()  # half a surrogate pair is an error, a ValueError that says where
+        return source
+
     @field_validator("arguments")
     @classmethod
     def _come_back_from_json(cls, arguments: dict[str, JsonValue]) -> dict[str, JsonValue]:
         try:
-            json.dumps(arguments, allow_nan=False)
+            json.dumps(arguments, allow_nan=False, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             raise ValueError(f"a module's arguments have to be plain JSON values ({error}); give others") from None
         return arguments

@@ -20,7 +20,7 @@ from grokcore import analysis, claims, fourier, invariance, plots, stats, style,
 from grokcore.claim_words import BRACKETS, ClaimsError
 from grokcore.pages import Page, templates
 from grokcore.spec import msu
-from grokcore.store import Store, repository
+from grokcore.store import Record, RecordError, Store, repository
 from grokcore.sweep import frame
 
 MARKS = {"confirmed": "✓", "refuted": "✗", "partly": "◐", "not settled": "○"}
@@ -95,8 +95,17 @@ def evidence(store: Store, runs: Sequence[str]) -> Evidence:
     if len(spectra):
         curves = claims.with_fourier(curves, spectra)
     steps = sum(int(record.curve["step"].to_numpy().max()) for record in records)
-    hours = sum(float(record.provenance["seconds"]) for record in records) / 3600
+    hours = sum(_seconds(record) for record in records) / 3600
     return Evidence(curves, len(records), steps, hours)
+
+
+def _seconds(record: Record) -> float:
+    try:
+        return float(record.provenance["seconds"])
+    except (KeyError, TypeError, ValueError):
+        raise RecordError(
+            f"run {record.spec.id} does not say how long it took: restore it from version control"
+        ) from None
 
 
 def grokking_figure(curves: pd.DataFrame) -> tuple[str, str] | None:

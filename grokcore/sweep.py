@@ -130,7 +130,10 @@ def estimate(specs: Sequence[RunSpec], store: Store | None = None, jobs: int | N
         for run, header in store.headers(experiment).items():
             try:
                 spec = RunSpec.model_validate(header["spec"])
-                rates.setdefault(_like(spec), []).append(float(header["provenance"]["seconds"]) / spec.steps)
+                seconds = float(header["provenance"]["seconds"])
+                if not 0 <= seconds < np.inf:
+                    raise ValueError(f"its time is {seconds} s")
+                rates.setdefault(_like(spec), []).append(seconds / spec.steps)
             except (KeyError, TypeError, ValueError) as error:
                 what = f"{experiment}.json: run {shown(run)} has no specification and time ({error!r})"
                 raise RecordError(f"{what}: restore the file from version control") from None

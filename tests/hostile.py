@@ -241,9 +241,9 @@ def main(arguments: list[str] | None = None) -> int:
         start = time.monotonic()
         try:
             ends = run(family, given.seed)
-        except AssertionError as error:
+        except Exception as error:
             failed += 1
-            print(f"{name:24} FAILED: {error}", flush=True)
+            print(f"{name:24} FAILED: {type(error).__name__}: {error}", flush=True)
             continue
         total += ends.total()
         took = time.monotonic() - start

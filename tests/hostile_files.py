@@ -59,8 +59,7 @@ def edited(value: Any, rng: Any) -> Any:
     if kind == 0:
         del place[key]
     else:
-        value = strange(rng)
-        place[key] = value.decode() if isinstance(value, bytes) else value
+        place[key] = json.loads(json.dumps(strange(rng), default=str))
         if kind == 2 and isinstance(place, dict):
             place[rng.choice(EVIL)] = "new"
     return copy

@@ -55,9 +55,10 @@ def specs(box: Box) -> Iterator[str]:
                 place[rng.choice([*place, *fields, *EVIL, 3, None])] = strange(rng)
         whole = values if rng.random() < 0.97 else strange(rng)
         yield tried(lambda whole=whole: read_spec(whole), comes_back, "", whole)
-    source = {"name": "user", "source": "class A: pass", "arguments": {}}
+    source = {"name": "user", "source": "class A: pass", "class_name": "A", "arguments": {}}
     for name in EVIL:
-        for model in ({**source, "class_name": name}, {**source, "class_name": "A", "arguments": {name: strange(rng)}}):
+        for change in ({"class_name": name}, {"source": name}, {"arguments": {name: strange(rng)}}):
+            model = {**source, **change}
             yield tried(lambda model=model: replace(msu(), model=model), comes_back, "", model)
 
 

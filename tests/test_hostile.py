@@ -14,13 +14,14 @@ from hostile_pages import HARM, active
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from recorded import record
 from tiny import write_notebook
 
-from grokcore import manifest, pages
+from grokcore import front, manifest, pages
 from grokcore.execute import execute
 from grokcore.parts import MODULAR_OPERATIONS, SpecError, is_prime
 from grokcore.spec import RunSpec, msu, replace
-from grokcore.store import RecordError
+from grokcore.store import Record, RecordError, Store
 
 LEAST = {  # inputs of each family
     **{"cached runs": 400, "recorded experiments": 200, "kept weights": 300, "checkpoints": 300},
@@ -184,6 +185,14 @@ def test_hostile_notebooks_end_as_pages_that_say_how(tmp_path: Path) -> None:
         page = pages.notebook_page(one, [], "smoke", "0")
         assert not active(page.body + page.colophon) and "&lt;script&gt;" in page.body, one.source.name
     assert "DeadKernelError" in str(done[1].failure)
+
+
+@pytest.mark.parametrize("provenance", [{}, {"seconds": None}, {"seconds": "<b>"}, {"seconds": []}])
+def test_a_run_that_does_not_say_how_long_it_took_is_named(store: Store, provenance: dict[str, Any]) -> None:
+    made = record(msu())
+    store.save(Record(made.spec, made.curve, made.status, provenance))
+    with pytest.raises(RecordError, match=f"run {msu().id} does not say how long it took: restore"):
+        front.evidence(store, [msu().id])
 
 
 def test_a_report_through_a_link_to_elsewhere_is_refused(tmp_path: Path) -> None:
