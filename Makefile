@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 300 -p no:cacheprovider -n 2 --dist loadfile
 
-.PHONY: report test lab zip mutants gpu-check clean
+.PHONY: report test lab zip mutants fuzz gpu-check clean
 
 report: $(READY)
 	$(BIN)/grokcore report
@@ -24,6 +24,9 @@ zip: $(READY)
 
 mutants: $(READY)
 	$(BIN)/python tests/mutate.py
+
+fuzz: $(READY)
+	$(BIN)/python tests/hostile.py
 
 gpu-check: $(READY)
 	$(BIN)/python benchmarks/gpu_check.py

@@ -71,7 +71,7 @@ def recorded(store: Store) -> pd.DataFrame:
         found = [np.array(text.split(), dtype=np.int64) for text in lines["answers"]]
         parts = zip(lines["run"], lines["step"], found, strict=True)
         return pd.concat([_tidy(run, step, one) for run, step, one in parts], ignore_index=True)
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, OverflowError) as error:
         raise RecordError(f"{FILE} cannot be read ({error}): restore it from version control") from None
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
-from grokcore.parts import Part
+from grokcore.parts import Part, shown
 
 Dropout = Field(default=0.0, ge=0, lt=1)
 
@@ -114,6 +115,28 @@ class UserModelConfig(Part):
     source: str
     arguments: dict[str, JsonValue] = Field(default_factory=dict)
     module_class: Any = Field(default=None, exclude=True, repr=False)
+
+    @field_validator("class_name")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if not name.isidentifier():  # it stands in tables, figures and pages
+            raise ValueError(f"a class has a name of letters, digits and _; given {shown(name)}")
+        return name
+
+    @field_validator("source")
+    @classmethod
+    def _is_text(cls, source: str) -> str:
+        source.encode()  # half a surrogate pair is an error, a ValueError that says where
+        return source
+
+    @field_validator("arguments")
+    @classmethod
+    def _come_back_from_json(cls, arguments: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        try:
+            json.dumps(arguments, allow_nan=False, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"a module's arguments have to be plain JSON values ({error}); give others") from None
+        return arguments
 
 
 ModelConfig = (

@@ -149,7 +149,12 @@ def _add_runs(commands: Any) -> None:
     show = what.add_parser("show", help="specification, origin and outcome of one run")
     show.add_argument("id", help="run id, or how it begins")
     show.set_defaults(run="show")
-    export = what.add_parser("export", help="curves as CSV, one row an evaluation")
+    export = what.add_parser(
+        "export",
+        help="curves as CSV, one row an evaluation",
+        description="Write curves as CSV, one row an evaluation. Text that a spreadsheet would take for a formula (it "
+        "begins with = + - @, a tab or a line end) has a ' before it; numbers are as they are.",
+    )
     export.add_argument("file", type=Path)
     export.add_argument("ids", nargs="*", metavar="id", help="run ids, or how they begin (default: all)")
     export.set_defaults(run="export")
@@ -214,5 +219,5 @@ def _setting(text: str) -> tuple[str, Any]:
         return name, words[value.lower()]
     try:
         return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # as Python says of what is no literal
         return name, value

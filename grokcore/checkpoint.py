@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from grokcore.replacing import replacing
 from grokcore.store import KEY, RecordError, Store, array_checksum
 
 Arrays = dict[str, np.ndarray]
+PLAIN = {"runs": list, "left": list, "step": int, "since": (int, NoneType), "seconds": (int, float), "ended": dict}
+ALSO = {"settings": dict, "measures": list}  # in the header, beside what is plain in a snapshot
 
 
 @dataclass
@@ -56,7 +59,7 @@ def write(path: Path, snapshot: Snapshot, settings: Mapping[str, Any]) -> None:
         flat |= {f"curve/{run}/{name}": values for name, values in curve.items()}
     for run, steps in snapshot.weights.items():
         flat |= {f"weights/{run}/{step}/{name}": w for step, named in steps.items() for name, w in named.items()}
-    plain = {name: getattr(snapshot, name) for name in ("runs", "left", "step", "since", "seconds", "ended")}
+    plain = {name: getattr(snapshot, name) for name in PLAIN}
     header = {**plain, "settings": dict(settings), "measures": list(next(iter(snapshot.curves.values()), []))}
     metadata = {KEY.decode(): json.dumps(header), "sha256": _checksum(header, flat)}
     with replacing(path) as temporary:
@@ -73,7 +76,14 @@ def read(path: Path) -> Snapshot:
     found, checksum, flat = _open(path, arrays=True)
     if _checksum(found, flat) != checksum:
         raise RecordError(f"{path.name}: the checkpoint is not what was written (its checksum differs)")
-    snapshot = Snapshot(*(found[name] for name in ("runs", "left", "step", "since", "seconds", "ended")))
+    try:
+        return _snapshot(found, flat)
+    except (KeyError, ValueError) as error:
+        raise RecordError(f"{path.name}: the checkpoint is not of this version ({error!r} in its names)") from None
+
+
+def _snapshot(found: dict[str, Any], flat: Arrays) -> Snapshot:
+    snapshot = Snapshot(*(found[name] for name in PLAIN))
     for run in found["runs"]:
         snapshot.curves[run] = {name: flat.pop(f"curve/{run}/{name}") for name in found["measures"]}
     for key, value in flat.items():
@@ -107,7 +117,13 @@ def _open(path: Path, arrays: bool = False) -> tuple[dict[str, Any], str, Arrays
         with safe_open(path, "numpy") as file:
             metadata = file.metadata()
             names = file.keys() if arrays else []
-            return json.loads(metadata[KEY.decode()]), metadata["sha256"], {n: file.get_tensor(n) for n in names}
+            found = json.loads(metadata[KEY.decode()])
+            for name, kind in {**PLAIN, **ALSO}.items():
+                if not isinstance(found[name], kind):
+                    raise TypeError(f"{name} is of type {type(found[name]).__name__}")
+            if not all(isinstance(run, str) for run in [*found["runs"], *found["left"], *found["measures"]]):
+                raise TypeError("runs and measures have names")
+            return found, metadata["sha256"], {n: file.get_tensor(n) for n in names}
     except Exception as error:  # a damaged file makes safetensors and json raise nearly anything
         raise RecordError(f"{path.name}: the checkpoint cannot be read ({error})") from None
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from grokcore import claim_cycles, claim_epochs, claim_fractions, claim_grid, claim_times, claim_weights
+from grokcore import claim_cycles, claim_epochs, claim_fractions, claim_grid, claim_times, claim_weights, yaml_files
 from grokcore.claim_times import Finding
 from grokcore.claim_words import ClaimsError, listed, nearest
+from grokcore.parts import shown
 from grokcore.store import repository
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where it is there: ten times faster
 Judgement = Literal["confirmed", "refuted", "partly", "not settled"]
 STATISTICS: dict[str, Callable[..., Finding]] = {
     function.__name__: function
@@ -110,17 +109,22 @@ def load(path: str | Path | None = None) -> dict[str, Claim]:
     """
     file = repository() / "data" / "claims.yaml" if path is None else Path(path)
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml_files.read(file)
+    except yaml_files.YamlError as error:
         raise ClaimsError(f"{file} cannot be read as claims: {error}. Restore it, for instance from git.") from error
     blocks = ("sources", "settings", "verdict_rule", "claims")
     if not isinstance(content, dict) or any(name not in content for name in blocks):
-        has = ", ".join(map(str, content)) if isinstance(content, dict) else "no mapping"
+        has = shown(list(content)) if isinstance(content, dict) else "no mapping"
         raise ClaimsError(
             f"{file} needs the blocks {', '.join(blocks)}; it has {has}. Restore it, for instance from git."
         )
+    for name in ("sources", "settings", "verdict_rule"):
+        if not isinstance(content[name], dict):
+            raise ClaimsError(f"{file}: {name} must be a mapping, it is {shown(content[name])}. Restore it from git.")
+    if not isinstance(content["claims"], list):
+        raise ClaimsError(f"{file}: claims must be a list, it is {shown(content['claims'])}. Restore it from git.")
     claims: dict[str, Claim] = {}
-    for position, entry in enumerate(content["claims"] or [], start=1):
+    for position, entry in enumerate(content["claims"], start=1):
         claim = _claim(entry, content, f"{file}, claim {position}")
         if claim.id in claims:
             raise ClaimsError(f"{file} has two claims {claim.id!r}: give one of them another id")
@@ -131,11 +135,13 @@ def load(path: str | Path | None = None) -> dict[str, Claim]:
 def _claim(entry: Any, content: dict[str, Any], where: str) -> Claim:
     """Return one claim of a file with its settings filled in; `where` says which for an error."""
     if not isinstance(entry, dict) or "id" not in entry:
-        raise ClaimsError(f"{where}: expected a mapping with an id, got {entry!r}")
-    where = f"{where} ({entry['id']})"
+        raise ClaimsError(f"{where}: expected a mapping with an id, got {shown(entry)}")
+    where = f"{where} ({str(entry['id'])[:80]})"
     source = entry.get("source")
-    if source not in content["sources"] or source not in content["settings"]:
-        raise ClaimsError(f"{where}: source {source!r} is not among sources and settings: {listed(content['sources'])}")
+    if not isinstance(source, Hashable) or source not in content["sources"] or source not in content["settings"]:
+        raise ClaimsError(
+            f"{where}: source {shown(source)} is not among sources and settings: {listed(content['sources'])}"
+        )
     try:
         wanted = {name: cell for given, new in entry.get("cells", {}).items() for name, cell in _each(given, new or {})}
         cells = {name: {**content["settings"][source], **cell} for name, cell in wanted.items()}
@@ -149,14 +155,18 @@ def _claim(entry: Any, content: dict[str, Any], where: str) -> Claim:
             f"{where}: settings, cells, verdict_rule must be mappings, lists under `each` of one length ({error!r})"
         ) from None
     if claim.statistic not in STATISTICS:
-        raise ClaimsError(f"{where}: unknown statistic {claim.statistic!r}; {nearest(claim.statistic, STATISTICS)}")
+        raise ClaimsError(
+            f"{where}: unknown statistic {shown(claim.statistic)}; {nearest(claim.statistic, STATISTICS)}"
+        )
     try:
         inspect.signature(claim.function).bind({}, **claim.parameters)
     except TypeError as error:
         raise ClaimsError(f"{where}: parameters of {claim.statistic}: {error}") from None
     for name, cell in claim.cells.items():
         if not isinstance(cell.get("budget"), int) or cell["budget"] < 1:
-            raise ClaimsError(f"{where}, cell {name}: budget must be a number of steps, got {cell.get('budget')!r}")
+            raise ClaimsError(
+                f"{where}, cell {name}: budget must be a number of steps, got {shown(cell.get('budget'))}"
+            )
     return claim
 
 

@@ -27,6 +27,7 @@ from grokcore import (
     verification,
 )
 from grokcore.arguments import SETTINGS, parser
+from grokcore.claim_words import ClaimsError
 from grokcore.parts import SpecError, nearest
 from grokcore.replacing import StoreError
 from grokcore.spec import RunSpec, replace
@@ -37,7 +38,7 @@ from grokcore.worker import CodeError
 FLAGS = ("operation", "p", "alpha", "n_layers", "lr", "weight_decay", "batch_size", "steps", "seed")
 WRONG_USE = (SpecError, plan.NotebookError, pool.DeviceError, audit.AuditError)
 WENT_WRONG = (
-    *(RecordError, StoreError, MissingRuns, manifest.ManifestError),
+    *(RecordError, StoreError, MissingRuns, manifest.ManifestError, ClaimsError),
     *(pool.TrainingError, pool.ExecutorError, CodeError),
 )
 
@@ -128,8 +129,8 @@ def _export(given: argparse.Namespace) -> int:
     if not records:
         raise RecordError("there are no runs to export yet; train some with `grokcore train`")
     try:
-        frame(records).to_csv(given.file, index=False)
-    except OSError as error:
+        terminal.for_spreadsheets(frame(records)).to_csv(given.file, index=False, errors="backslashreplace")
+    except (OSError, ValueError) as error:  # a name with NUL is a ValueError
         raise RecordError(f"{given.file} cannot be written: {error}") from None
     print(f"wrote {len(records)} runs to {given.file}")
     return 0
@@ -181,7 +182,10 @@ def _bench(given: argparse.Namespace) -> int:
     rows = bench.run(pool.device_of(given.device), given.full, given.rounds, terminal.say, given.cases)
     print(terminal.bench_table(rows))
     if given.json is not None:
-        given.json.write_text(json.dumps(rows, indent=1) + "\n")
+        try:
+            given.json.write_text(json.dumps(rows, indent=1) + "\n")
+        except (OSError, ValueError) as error:
+            raise RecordError(f"{given.json} cannot be written: {error}") from None
         print(f"wrote {len(rows)} rows to {given.json}")
     return 0
 

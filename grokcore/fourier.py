@@ -171,7 +171,7 @@ def recorded(store: Store) -> pd.DataFrame:
         sizes = frame.loc[frame["measure"] != "key"].groupby(["run", "step"]).size()
         if frame[COLUMNS[:-1]].isna().any(axis=None) or sizes.groupby("run").nunique().gt(1).any():
             raise ValueError("a row or a part of one is missing")
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, OverflowError) as error:
         raise RecordError(f"{FILE} cannot be read ({error}): restore it from version control") from None
     return frame
 

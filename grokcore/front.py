@@ -7,19 +7,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import matplotlib as mpl
 import pandas as pd
-import yaml
 from matplotlib.figure import Figure
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from grokcore import agreement, analysis, claims, fourier, invariance, plots, stats, style
+from grokcore import agreement, analysis, claims, fourier, invariance, plots, stats, style, yaml_files
 from grokcore.audit import Audit
-from grokcore.claim_words import BRACKETS
+from grokcore.claim_words import BRACKETS, ClaimsError
 from grokcore.pages import Page, templates
 from grokcore.spec import msu
-from grokcore.store import Store, repository
+from grokcore.store import Record, RecordError, Store, repository
 from grokcore.sweep import frame
 
 MARKS = {"confirmed": "✓", "refuted": "✗", "partly": "◐", "not settled": "○"}
@@ -40,6 +42,35 @@ class Evidence:
     def verdicts(self) -> dict[str, claims.Verdict]:
         """The verdict on every claim that has a rule, judged once."""
         return {id: claims.evaluate(id, self.curves) for id in claims.load()}
+
+
+class Document(BaseModel):
+    """A document whose claims are examined, as data/sources.yaml has it."""
+
+    model_config = ConfigDict(extra="forbid")
+    authors: str
+    original_authors: str
+    title: str
+    original: str | None = None
+    lang: str = Field(pattern=r"^[a-z]{2,3}$")
+    kind: str = Field(min_length=1)
+
+
+class Work(BaseModel):
+    """A work behind the documents; its link is one that a page may lead to."""
+
+    model_config = ConfigDict(extra="forbid")
+    text: str
+    link: str | None = Field(default=None, pattern=r"^https?://")
+
+
+class Sources(BaseModel):
+    """What the front page cites, and what it lists as not examined (data/sources.yaml)."""
+
+    model_config = ConfigDict(extra="forbid")
+    documents: dict[str, Document]
+    literature: list[Work]
+    topics: list[str]
 
 
 @dataclass(frozen=True)
@@ -65,8 +96,17 @@ def evidence(store: Store, runs: Sequence[str]) -> Evidence:
     if len(spectra):
         curves = claims.with_fourier(curves, spectra)
     steps = sum(int(record.curve["step"].to_numpy().max()) for record in records)
-    hours = sum(float(record.provenance["seconds"]) for record in records) / 3600
+    hours = sum(_seconds(record) for record in records) / 3600
     return Evidence(curves, len(records), steps, hours)
+
+
+def _seconds(record: Record) -> float:
+    try:
+        return float(record.provenance["seconds"])
+    except (KeyError, TypeError, ValueError):
+        raise RecordError(
+            f"run {record.spec.id} does not say how long it took: restore it from version control"
+        ) from None
 
 
 def grokking_figure(curves: pd.DataFrame) -> tuple[str, str] | None:
@@ -99,7 +139,7 @@ def front_page(
     audited: Audit | None = None,
 ) -> Page:
     """Return the front page of a site with these other pages; `waiting` are those not in it yet."""
-    known, sources, by_name = claims.load(), _sources(), {page.name: page for page in pages}
+    known, sources, by_name = claims.load(), load_sources(), {page.name: page for page in pages}
     rows = [_row(claim, found.verdicts[claim.id], by_name) for claim in known.values()]
     body = (
         templates()
@@ -114,9 +154,9 @@ def front_page(
             figures=_figures(rows),
             marks=MARKS,
             brackets=BRACKETS,
-            documents=sources["documents"],
-            literature=sources["literature"],
-            topics=sources["topics"],
+            documents=sources.documents,
+            literature=sources.literature,
+            topics=sources.topics,
             pages=pages,
             waiting=waiting,
             thousands=style.thousands,
@@ -162,8 +202,16 @@ def claims_json(found: Evidence, plan: str) -> str:
     return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
 
 
-def _sources() -> dict[str, Any]:
-    return yaml.safe_load((repository() / "data" / "sources.yaml").read_text(encoding="utf-8"))
+def load_sources(path: Path | None = None) -> Sources:
+    """Return what a file cites (default: data/sources.yaml of the repository); raises ClaimsError if it is damaged."""
+    file = repository() / "data" / "sources.yaml" if path is None else path
+    try:
+        return Sources.model_validate(yaml_files.read(file))
+    except yaml_files.YamlError as error:
+        raise ClaimsError(f"{file} cannot be read as sources: {error}. Restore it, for instance from git.") from None
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(str(key)[:80] for key in e['loc'])}: {e['msg']}" for e in error.errors()[:5])
+        raise ClaimsError(f"{file}: {wrong}. Restore it, for instance from git.") from None
 
 
 def _row(claim: Any, verdict: claims.Verdict, pages: dict[str, Page]) -> dict[str, Any]:
@@ -173,6 +221,6 @@ def _row(claim: Any, verdict: claims.Verdict, pages: dict[str, Page]) -> dict[st
         "claim": claim,
         "verdict": verdict,
         "mark": MARKS[verdict.verdict],
-        "link": f"{claim.notebook}.html{anchor}" if page is not None else None,
+        "link": f"{quote(claim.notebook)}.html{anchor}" if page is not None else None,
         "page": page.title if page is not None else None,
     }

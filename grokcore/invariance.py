@@ -22,7 +22,7 @@ def recorded(store: Store) -> pd.DataFrame:
         return pd.DataFrame(columns=pd.Index(COLUMNS))
     try:
         return pd.read_csv(path).loc[:, COLUMNS]
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, OverflowError) as error:
         raise RecordError(f"{FILE} cannot be read ({error}): restore it from version control") from None
 
 

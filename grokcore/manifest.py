@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
+from grokcore.parts import shown
 from grokcore.plan import read
 from grokcore.store import repository
 
@@ -18,6 +22,16 @@ PDF = "grokking.pdf"
 
 class ManifestError(RuntimeError):
     """A report that is missing or was not made by grokcore; the message says what to do."""
+
+
+class Manifest(BaseModel):
+    """What `manifest.json` holds, beside what else it tells of how the report was made."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    files: dict[str, str]
+    inputs: dict[str, str] = {}
+    failed: list[str] = []
+    book: str | None = None
 
 
 def _sum(data: bytes) -> str:
@@ -43,13 +57,26 @@ def inputs(root: Path | None = None) -> dict[str, str]:
 
 
 def read_manifest(out: Path) -> dict[str, Any]:
-    """Return the manifest of a report; raises ManifestError if there is none."""
+    """Return the manifest of a report; raises ManifestError if there is none, or if it names a file elsewhere."""
     try:
-        return json.loads((out / NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        told = Manifest.model_validate_json((out / NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         raise ManifestError(
             f"there is no report in {out} ({NAME} is missing or damaged); make it with `make report`"
         ) from None
+    for name in told.files:
+        if not _within(out, name):
+            raise ManifestError(
+                f"there is no report in {out}: {NAME} names {shown(name)}, which is no file of it; "
+                "make it with `make report`"
+            )
+    return told.model_dump()
+
+
+def _within(out: Path, name: str) -> bool:
+    """Tell whether a name, links followed, is that of a file under a report's folder (there or not)."""
+    plain = name.isprintable() and len(name.encode(errors="replace")) < 1000 and not name.endswith("/")
+    return plain and name == PurePosixPath(name).as_posix() and out.resolve() in (out / name).resolve().parents
 
 
 def stale(out: Path, root: Path | None = None) -> list[str]:
@@ -65,7 +92,7 @@ def stale(out: Path, root: Path | None = None) -> list[str]:
     lines += [f"{name} failed when the report was made" for name in told["failed"]]
     for name, digest in told["files"].items():
         path = out / name
-        if not path.is_file():
+        if not os.path.isfile(path):
             lines.append(f"{name} is missing from the report")
         elif _sum(path.read_bytes()) != digest:
             lines.append(f"{name} is not what was written")
@@ -98,6 +125,9 @@ def publish(made: Path, out: Path, about: dict[str, Any], *, keep_pdf: bool = Fa
     except ManifestError:
         before = {}
     files = {path.relative_to(made).as_posix(): _sum(path.read_bytes()) for path in made.rglob("*") if path.is_file()}
+    for name in sorted([*files, NAME]):
+        if not _within(out, name):
+            raise ManifestError(f"{out / name} is a link to elsewhere: remove it, or name another folder with --out")
     for name in sorted(files):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(made / name, out / name)
@@ -120,8 +150,9 @@ def pack(out: Path, file: Path) -> int:
             for name in names:
                 archive.write(out / name, f"grokking-report/{name}")
         os.replace(part, file)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name with NUL is a ValueError
         raise ManifestError(f"{file} cannot be written: {error}") from None
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError, ValueError):
+            part.unlink(missing_ok=True)
     return len(names)

@@ -12,8 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from urllib.parse import quote, unquote
+from xml.etree import ElementTree
 
+import bleach
 import jinja2
+from bleach.css_sanitizer import CSSSanitizer
 from nbconvert import HTMLExporter
 
 from grokcore.execute import Executed
@@ -25,8 +29,81 @@ BOOK = "book.html"  # all pages as one, to be printed
 # Nothing is loaded but what lies beside the page; `file:` lets the same pages be opened from a folder.
 POLICY = (
     "default-src 'none'; script-src 'self' file:; style-src 'self' file: 'unsafe-inline'; "
-    "img-src 'self' file: data:; font-src data:"
+    "img-src 'self' file: data:; font-src data:; base-uri 'none'; form-action 'none'"
 )
+# What the prose and the tables of a notebook may be made of; anything else of theirs is shown as the text it is.
+TAGS = (
+    *(
+        "a",
+        "abbr",
+        "b",
+        "blockquote",
+        "br",
+        "caption",
+        "cite",
+        "code",
+        "col",
+        "colgroup",
+        "dd",
+        "del",
+        "details",
+        "div",
+    ),
+    *(
+        "dl",
+        "dt",
+        "em",
+        "figcaption",
+        "figure",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "hr",
+        "i",
+        "img",
+        "ins",
+        "kbd",
+        "li",
+    ),
+    *("mark", "ol", "p", "pre", "q", "s", "samp", "small", "span", "strong", "style", "sub", "summary", "sup", "table"),
+    *("tbody", "td", "tfoot", "th", "thead", "tr", "u", "ul", "var"),
+)
+ATTRIBUTES = (
+    *(
+        "alt",
+        "border",
+        "class",
+        "colspan",
+        "dir",
+        "height",
+        "id",
+        "lang",
+        "open",
+        "rowspan",
+        "scope",
+        "scoped",
+        "start",
+    ),
+    *("style", "title", "type", "valign", "width"),
+)
+DRAWING = {
+    *("svg", "g", "path", "defs", "use", "clipPath", "rect", "title", "desc", "text", "tspan", "circle", "ellipse"),
+    *(
+        "line",
+        "polyline",
+        "polygon",
+        "image",
+        "linearGradient",
+        "radialGradient",
+        "stop",
+        "symbol",
+        "marker",
+        "pattern",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -74,12 +151,45 @@ def templates() -> jinja2.Environment:
 
 @cache
 def _exporter() -> HTMLExporter:
-    return HTMLExporter(
+    exporter = HTMLExporter(
         template_name="report",
         extra_template_basedirs=[str(TEMPLATES)],
         embed_images=True,
         anchor_link_text="#",
     )
+    exporter.register_filter("harmless", harmless)
+    exporter.register_filter("drawing", drawing)
+    return exporter
+
+
+def harmless(text: str) -> str:
+    """Return HTML of a notebook with all that is neither prose nor table, or could run or load, shown as text."""
+    css = CSSSanitizer()
+    kinds = {"http", "https", "mailto", "data"}
+    return bleach.clean(text, tags=TAGS, attributes=_allowed, protocols=kinds, css_sanitizer=css)
+
+
+def _allowed(tag: str, name: str, value: str) -> bool:
+    if name in ("href", "src"):
+        return (tag, name) in (("a", "href"), ("img", "src")) and (value.strip()[:5].lower() == "data:") == (
+            tag == "img"
+        )
+    return name in ATTRIBUTES or name.startswith("aria-")
+
+
+def drawing(svg: str) -> str:
+    """Return an SVG element as it is if it only draws, else nothing but a sentence that says it is left out."""
+    text = svg[max(svg.find("<svg"), 0) :]
+    try:
+        elements = list(ElementTree.fromstring(text).iter())
+    except (ElementTree.ParseError, ValueError):
+        elements = []
+    names = [(name.rpartition("}")[2].lower(), value) for element in elements for name, value in element.items()]
+    draws = {str(element.tag).rpartition("}")[2] for element in elements} <= DRAWING
+    inert = not any(
+        name[:2] == "on" or (name == "href" and not value.startswith(("#", "data:image/"))) for name, value in names
+    )
+    return text if elements and draws and inert else "<p>A figure is left out here: its SVG does more than draw.</p>"
 
 
 def title(notebook: Path) -> str:
@@ -129,8 +239,8 @@ def linked(pages: Sequence[Page]) -> list[Page]:
     names = {page.name for page in pages}
 
     def link(match: re.Match[str]) -> str:
-        name, fragment = Path(html.unescape(match.group(1))).stem, match.group(2) or ""
-        return f'href="{name}.html{fragment}"' if name in names else 'class="absent"'
+        name, fragment = Path(unquote(html.unescape(match.group(1)))).stem, match.group(2) or ""
+        return f'href="{quote(name)}.html{fragment}"' if name in names else 'class="absent"'
 
     pattern = re.compile(r'\bhref="(?!\w+:)([^"#]+\.ipynb)(#[^"]*)?"')
     return [replace(page, body=pattern.sub(link, page.body)) for page in pages]
@@ -160,7 +270,7 @@ def _bind(page: Page, body: str, names: set[str]) -> str:
     def link(match: re.Match[str]) -> str:
         name, fragment = match.groups()
         target = f"{name}--{fragment[1:]}" if fragment else f"page-{name}"
-        return f'href="#{target}"' if name in names else match.group(0)
+        return f'href="#{target}"' if unquote(name) in names else match.group(0)
 
-    body = re.sub(r'(\bid="|\bhref="#|url\(#)', rf"\g<1>{page.name}--", body)
+    body = re.sub(r'(\bid="|\bhref="#|url\(#)', lambda match: f"{match[1]}{quote(page.name)}--", body)
     return re.sub(r'\bhref="([^":#/]+)\.html(#[^"]*)?"', link, body)

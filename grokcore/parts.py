@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import reprlib
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, get_args
 
@@ -30,10 +31,21 @@ OPERATIONS: tuple[str, ...] = (*MODULAR_OPERATIONS, *PERMUTATION_OPERATIONS, "cu
 DIVISIONS = ("x/y", "x/y if y odd else x-y")
 N_PERMUTATIONS = 120
 MAX_ROWS = 2_000_000
+MOST_STEPS = 100_000_000
 
 
 class SpecError(ValueError):
     """A specification that cannot be trained; the message names the field, the value and what is allowed."""
+
+
+def shown(value: Any) -> str:
+    """Return a value as it stands in a message: as Python writes it, cut where it is long or deep."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxlong = short.maxother = 120
+    try:
+        return short.repr(value)
+    except ValueError:  # Python does not write whole numbers of more than 4300 digits
+        return f"a value of type {type(value).__name__} that is too long to write"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -49,21 +61,29 @@ class Part(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
             raise SpecError("\n".join(_explain(type(self), item) for item in error.errors())) from None
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _fields_have_names(cls, values: Any, validate: Any) -> Any:
+        """Refuse keys that are no text before they are taken for the names of arguments."""
+        if isinstance(values, dict) and not all(isinstance(key, str) for key in values):
+            raise ValueError(f"the fields of {cls.__name__} have names; given {shown(list(values))}")
+        return validate(values)
+
 
 def _explain(part: type[BaseModel], item: Any) -> str:
-    field = ".".join(str(key) for key in item["loc"])
+    field = ".".join(str(key)[:120] for key in item["loc"])
     if item["type"] == "extra_forbidden":
-        return f"{part.__name__} has no field {field!r}; {nearest(field, part.model_fields)}"
+        return f"{part.__name__} has no field {shown(field)}; {nearest(field, part.model_fields)}"
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error":
         return f"{field}: {message}" if field else message
-    return f"{part.__name__}.{field}: given {item['input']!r}; {message}"
+    return f"{part.__name__}.{field}: given {shown(item['input'])}; {message}"
 
 
 def is_prime(n: int) -> bool:
@@ -87,12 +107,14 @@ class Task(Part):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            raise ValueError(f"a task is a mapping of its fields, as {{'operation': 'x*y'}}; given {shown(values)}")
         operation = values.get("operation", "x*y")
         if operation == "x/y":
             values = {"y_min": 1, **values}
         if operation in PERMUTATION_OPERATIONS:
             values = {"p": N_PERMUTATIONS, **values}
-        if operation == "custom" and values.get("table") is not None:
+        if operation == "custom" and isinstance(values.get("table"), (list, tuple)):
             values = {"p": len(values["table"]), **values}
         return values
 
@@ -100,7 +122,7 @@ class Task(Part):
     @classmethod
     def _known(cls, operation: str) -> str:
         if operation not in OPERATIONS:
-            raise ValueError(f"unknown operation {operation!r}; {nearest(operation, OPERATIONS)}")
+            raise ValueError(f"unknown operation {shown(operation)}; {nearest(operation, OPERATIONS)}")
         return operation
 
     @model_validator(mode="after")
@@ -115,7 +137,7 @@ class Task(Part):
         if operation in PERMUTATION_OPERATIONS and p != N_PERMUTATIONS:
             raise ValueError(f"{operation} acts on the 120 permutations of S5, given p = {p}: leave p out")
         if self.n_operands > 2 and operation != "x+y":
-            raise ValueError(f"n_operands = {self.n_operands} is defined for x+y alone, given {operation!r}")
+            raise ValueError(f"n_operands = {self.n_operands} is defined for x+y alone, given {shown(operation)}")
         if self.n_rows > MAX_ROWS:
             raise ValueError(
                 f"the table would have {self.n_rows} rows, at most {MAX_ROWS} are possible: lower p or n_operands"
@@ -148,7 +170,7 @@ class SGD(Part):
     weight_decay: float = Field(default=0.0, ge=0)
     momentum: float = Field(default=0.0, ge=0, lt=1)
     nesterov: bool = False
-    warmup: int = Field(default=0, ge=0)
+    warmup: int = Field(default=0, ge=0, le=MOST_STEPS)
     warmup_start: float = Field(default=0.0, ge=0, le=1)
 
     @model_validator(mode="after")
@@ -167,7 +189,7 @@ class RMSprop(Part):
     momentum: float = Field(default=0.0, ge=0, lt=1)
     smoothing: float = Field(default=0.99, ge=0, lt=1)
     eps: float = Field(default=1e-8, gt=0)
-    warmup: int = Field(default=0, ge=0)
+    warmup: int = Field(default=0, ge=0, le=MOST_STEPS)
     warmup_start: float = Field(default=0.0, ge=0, le=1)
 
 
@@ -186,7 +208,7 @@ class Adam(Part):
     weight_decay: float = Field(default=0.0, ge=0)
     betas: tuple[Beta, Beta] = (0.9, 0.98)
     eps: float = Field(default=1e-8, gt=0)
-    warmup: int = Field(default=10, ge=0)
+    warmup: int = Field(default=10, ge=0, le=MOST_STEPS)
     warmup_start: float = Field(default=0.0, ge=0, le=1)
     update_noise: float = Field(default=0.0, ge=0)
 
@@ -202,7 +224,7 @@ class AdamW(Part):
     weight_decay: float = Field(default=1.0, ge=0)
     betas: tuple[Beta, Beta] = (0.9, 0.98)
     eps: float = Field(default=1e-8, gt=0)
-    warmup: int = Field(default=10, ge=0)
+    warmup: int = Field(default=10, ge=0, le=MOST_STEPS)
     warmup_start: float = Field(default=0.0, ge=0, le=1)
     update_noise: float = Field(default=0.0, ge=0)
     decay_to_init: bool = False

@@ -6,7 +6,9 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import json
 import linecache
+import os
 import sys
 import types
 from collections.abc import Iterator, Sequence
@@ -15,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import yaml
 from nbformat import NotebookNode
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
-from grokcore.parts import SpecError, nearest
+from grokcore import yaml_files
+from grokcore.parts import SpecError, nearest, shown
 from grokcore.spec import RunSpec
 from grokcore.store import repository
 
@@ -29,6 +31,7 @@ _TYPES: dict[str, Any] = {
     **{kind.__name__: kind for kind in (bool, dict, float, int, list, str, tuple)},
     **{"None": None, "Any": Any},
 }
+_OF_TYPES = (ast.Expression, ast.Name, ast.Load, ast.Constant, ast.Subscript, ast.Tuple, ast.BinOp, ast.BitOr)
 
 
 class NotebookError(ValueError):
@@ -58,12 +61,12 @@ def find(names: Sequence[str | Path] | None = None, folder: Path | None = None) 
     found = []
     for name in names:
         path = Path(name)
-        if path.suffix == ".ipynb" and path.is_file():
+        if path.suffix == ".ipynb" and os.path.isfile(path):  # false, not an error, for a name no file can have
             found.append(path.resolve())
         elif path.stem in known and path.parent == Path("."):
             found.append(known[path.stem])
         else:
-            raise NotebookError(f"there is no notebook {str(name)!r} in {folder}; {nearest(path.stem, known)}")
+            raise NotebookError(f"there is no notebook {shown(str(name))} in {folder}; {nearest(path.stem, known)}")
     twice = {path.stem for path in found if [other.stem for other in found].count(path.stem) > 1}
     if twice:
         raise NotebookError(f"two notebooks named {sorted(twice)[0]!r} would share a page; name each once")
@@ -74,8 +77,12 @@ def find(names: Sequence[str | Path] | None = None, folder: Path | None = None) 
 
 def read(path: Path) -> NotebookNode:
     """Return a notebook as nbformat's version 4; raises NotebookError if the file is none."""
+    wrong: dict[str, Exception] = {}
     try:
-        return nbformat.read(path, as_version=4)
+        notebook = nbformat.read(path, as_version=4, capture_validation_error=wrong)
+        if not wrong:
+            return notebook
+        raise wrong["ValidationError"]
     except Exception as error:  # nbformat raises nearly anything on a file that is no notebook
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise NotebookError(f"{path.name} cannot be read as a notebook: {reason}") from None
@@ -104,12 +111,12 @@ def parameters(path: Path) -> dict[str, Parameter]:
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None):
             line = ast.unparse(node).splitlines()[0]
             raise NotebookError(
-                f"{path.name}, cell {index + 1}: {line!r} is no parameter; write `name: type = literal`"
+                f"{path.name}, cell {index + 1}: {shown(line)} is no parameter; write `name: type = literal`"
             )
         try:
             found[node.target.id] = Parameter(ast.unparse(node.annotation), ast.literal_eval(node.value))
-        except ValueError:
-            given = ast.unparse(node.value)
+        except (ValueError, TypeError):
+            given = shown(ast.unparse(node.value))
             raise NotebookError(
                 f"{path.name}: the default of {node.target.id!r} is {given}; it must be a literal"
             ) from None
@@ -118,11 +125,15 @@ def parameters(path: Path) -> dict[str, Parameter]:
 
 def _parsed(path: Path, index: int, source: str) -> ast.Module:
     try:
-        return ast.parse(source)
+        tree = ast.parse(source)
+        compile(tree, path.name, "exec")  # which refuses what the grammar alone allows, as a return outside a function
     except SyntaxError as error:
         raise NotebookError(
             f"{path.name}, cell {index + 1}: not plain Python ({error.msg}, line {error.lineno})"
         ) from None
+    except (ValueError, RecursionError, MemoryError) as error:  # NUL, half a surrogate pair, brackets in thousands
+        raise NotebookError(f"{path.name}, cell {index + 1}: not plain Python ({error or 'too deep'})") from None
+    return tree
 
 
 def settings(path: Path, scale: str = "cpu", changes: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -143,9 +154,9 @@ def _planned(path: Path, scale: str) -> dict[str, Any]:
             f"{path.name} has no parameters in plan {scale}; write them to {file}, or use another scale"
         )
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise NotebookError(f"{file} is not YAML: {error}") from None
+        values = yaml_files.read(file) or {}
+    except yaml_files.YamlError as error:
+        raise NotebookError(f"{file} is not YAML of plain values: {error}") from None
     if not isinstance(values, dict):
         raise NotebookError(f"{file} holds a {type(values).__name__}; it must be a mapping of parameters")
     return values
@@ -157,11 +168,16 @@ def checked(path: Path, given: dict[str, Any]) -> dict[str, Any]:
     known = parameters(path)
     for name, value in given.items():
         if name not in known:
-            raise NotebookError(f"{path.name} has no parameter {name!r}; {nearest(name, known)}")
+            raise NotebookError(f"{path.name} has no parameter {shown(name)}; {nearest(name, known)}")
+        try:
+            json.dumps(value)  # a date or a set of YAML's would not reach the notebook
+        except (TypeError, ValueError):
+            kind = f"{shown(value)} ({type(value).__name__})"
+            raise NotebookError(f"{path.name}: {name} = {kind} was given; it must be a value that JSON has") from None
         try:
             TypeAdapter(_annotation(known[name].type), config=ConfigDict(strict=True)).validate_python(value)
         except ValidationError:
-            kind = f"{value!r} ({type(value).__name__})"
+            kind = f"{shown(value)} ({type(value).__name__})"
             raise NotebookError(
                 f"{path.name}: {name} = {kind} was given; it must be of type {known[name].type}"
             ) from None
@@ -176,7 +192,7 @@ def checked(path: Path, given: dict[str, Any]) -> dict[str, Any]:
 def _annotation(text: str) -> Any:
     tree = ast.parse(text, mode="eval")
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Call, ast.Attribute)):
+        if not isinstance(node, _OF_TYPES) or (isinstance(node, ast.Constant) and node.value is not None):
             raise TypeError(text)
     return eval(compile(tree, "<annotation>", "eval"), {"__builtins__": {}}, _TYPES)
 
@@ -210,7 +226,10 @@ def planned_runs(path: Path, given: dict[str, Any]) -> tuple[list[RunSpec], list
         raise NotebookError(
             f"{path.name}, cell {last + 1}: `specs` must be a list of RunSpec, it is {type(specs).__name__}"
         )
-    return specs, list(names.get("kept", []))
+    kept = names.get("kept", [])
+    if not isinstance(kept, (list, tuple)) or not all(type(step) is int and step >= 0 for step in kept):
+        raise NotebookError(f"{path.name}, cell {last + 1}: `kept` must be a list of steps, it is {shown(kept)}")
+    return specs, list(kept)
 
 
 @contextlib.contextmanager
@@ -237,5 +256,5 @@ def _run(path: Path, index: int, source: str, names: dict[str, Any]) -> None:
             exec(code, names)
     except SpecError as error:
         raise NotebookError(f"{path.name}, cell {index + 1}: {error}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise NotebookError(f"{path.name}, cell {index + 1} failed: {type(error).__name__}: {error}") from error

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from grokcore.style import BLACK, COLLAPSE, GREY, TRAIN, VALIDATION, bundle, name_and_colour
+from grokcore.style import BLACK, COLLAPSE, GREY, TRAIN, VALIDATION, bundle, name_and_colour, plain
 from grokcore.style import alpha_colour as alpha_colour
 from grokcore.style import operation_colour as operation_colour
 from grokcore.style import operation_name as operation_name
@@ -159,7 +159,7 @@ def invariance(measured: pd.DataFrame, ax: Axes) -> Axes:
         change = measured["change"].to_numpy(float)[chosen].clip(smallest)
         ax.plot(change, place[chosen], "o", color=colour, ms=6, label=label)
         ax.hlines(place[chosen], smallest, change, color=colour, lw=1.5)
-    ax.set_yticks(place, list(measured["parameter"]), fontsize=8)
+    ax.set_yticks(place, [plain(name) for name in measured["parameter"]], fontsize=8)
     ax.invert_yaxis()
     ax.set_xscale("log")
     ax.set_xlabel("largest change of log p when the weight is scaled (none: drawn at 10⁻¹⁷)")
@@ -270,7 +270,7 @@ def _progress(progress: Any, most: int = 12) -> Figure:
         run = progress.curves[progress.curves["run"] == name]
         accuracy(run, ax)
         ax.set(xlabel="", ylabel="")
-        ax.set_title(textwrap.fill(str(run["label"].iloc[0]), 34), fontsize=9)
+        ax.set_title(textwrap.fill(plain(run["label"].iloc[0]), 34), fontsize=9)
     for ax in axes[len(names) :]:
         ax.set_visible(False)
     speed = f"{progress.done} of {progress.total} runs done, {thousands(progress.steps_per_second)} steps/s"

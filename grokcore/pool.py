@@ -24,6 +24,7 @@ from typing import TypeVar
 from grokcore import progress
 from grokcore.backlog import RETRIES, Backlog, Options
 from grokcore.grouping import cpu_groups, gpu_groups
+from grokcore.parts import shown
 from grokcore.progress import Meter, Watch
 from grokcore.reservations import Reservations
 from grokcore.spec import RunSpec
@@ -56,13 +57,17 @@ def workers(executor: Executor | None, jobs: int | None) -> int:
 
 
 def device_of(device: str) -> str:
-    """Return the device meant: "auto" is a GPU if there is one. Raises DeviceError for a GPU that is not there."""
+    """Return the device meant: "auto" is a GPU if there is one. Raises DeviceError for one that is not there."""
     import torch
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise DeviceError(f"device {device!r} was asked for, but torch sees no GPU here: use 'cpu' or 'auto'")
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise DeviceError(f"torch has no device {shown(device)} here: use 'cpu', 'cuda' or 'auto'") from None
     return device
 
 

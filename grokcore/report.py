@@ -128,7 +128,7 @@ def build(
     store = _fresh_store() if fresh else store or Store()
     plans, waiting = (plans, []) if notebooks or train or fresh else _ready(plans, store, jobs, say)
     ensure(plans, store, device, jobs, train, fresh, say, watch, executor)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(out)
     with tempfile.TemporaryDirectory(prefix=".report-", dir=out.parent) as folder:
         work, site = Path(folder) / "work", Path(folder) / "site"
         work.mkdir()
@@ -153,6 +153,17 @@ def _about(plans: list[Plan], executed: list[Executed], waiting: list[front.Wait
         "waiting": [one.name for one in waiting],
         "inputs": manifest.inputs(),
     }
+
+
+def _make_folder(out: Path) -> None:
+    """Make the folder above that of a report; raises ManifestError, before anything is executed, if neither can be."""
+    try:
+        there = out.is_dir()
+        out.mkdir(parents=True, exist_ok=True)
+        if not there:
+            out.rmdir()
+    except (OSError, ValueError) as error:  # a name with NUL is a ValueError
+        raise manifest.ManifestError(f"{out} cannot be written: {error}; name another folder with --out") from None
 
 
 def _ready(plans: list[Plan], store: Store, jobs: int | None, say: Say) -> tuple[list[Plan], list[front.Waiting]]:

@@ -17,7 +17,7 @@ from typing import Any
 import nbformat
 
 from grokcore.execute import Executed
-from grokcore.plan import read
+from grokcore.plan import NotebookError, read
 from grokcore.spec import RunSpec
 from grokcore.store import Store, repository
 
@@ -48,8 +48,12 @@ def find(path: Path, parameters: dict[str, Any], key: str, store: Store) -> Exec
     file = _file(path, key, store)
     if not file.is_file():
         return None
+    try:
+        seconds = float(read(file).metadata[SECONDS])
+    except (NotebookError, KeyError, TypeError, ValueError):
+        return None  # a damaged copy: the notebook is executed again, which writes it anew
     os.utime(file)
-    return Executed(path, file, parameters, None, float(read(file).metadata[SECONDS]))
+    return Executed(path, file, parameters, None, seconds)
 
 
 def keep(executed: Executed, key: str, store: Store) -> None:

@@ -24,7 +24,20 @@ from grokcore.architectures import (
     PeriodicConfig,
     UserModelConfig,
 )
-from grokcore.parts import OPTIMIZERS, SGD, Adam, AdamW, Part, RMSprop, Seed, SpecError, Task, nearest
+from grokcore.parts import (
+    MOST_STEPS,
+    OPTIMIZERS,
+    SGD,
+    Adam,
+    AdamW,
+    Part,
+    RMSprop,
+    Seed,
+    SpecError,
+    Task,
+    nearest,
+    shown,
+)
 
 MODEL_COLUMNS = (
     *("n_layers", "d_model", "n_heads", "d_mlp"),
@@ -37,10 +50,13 @@ def _by_name(field: str, value: Any, known: dict[str, type[Part]]) -> Any:
     if isinstance(value, tuple(known.values())):
         return value
     value = {"name": value} if isinstance(value, str) else value
-    if not isinstance(value, dict) or value.get("name") not in known:
-        given = value.get("name") if isinstance(value, dict) else value
-        raise SpecError(f"unknown {field} {given!r}; {nearest(str(given), known)}")
-    return known[value["name"]](**value)
+    name = value.get("name") if isinstance(value, dict) else value
+    if not isinstance(value, dict) or not isinstance(name, str) or name not in known:
+        close = nearest(name if isinstance(name, str) else "", known)
+        raise SpecError(f"unknown {field} {shown(name)}; {close}")
+    if not all(isinstance(key, str) for key in value):
+        raise SpecError(f"the fields of a {field} have names; given {shown(list(value))}")
+    return known[name](**value)
 
 
 class RunSpec(Part):
@@ -59,8 +75,8 @@ class RunSpec(Part):
     ) = Field(default_factory=GrokformerConfig)
     optimizer: SGD | RMSprop | Adam | AdamW = Field(default_factory=AdamW)
     alpha: float = Field(default=0.4, gt=0, lt=1)
-    batch_size: int = Field(default=512, ge=1)
-    steps: int = Field(default=10_000, ge=1, le=100_000_000)
+    batch_size: int = Field(default=512, ge=1, le=MOST_STEPS)
+    steps: int = Field(default=10_000, ge=1, le=MOST_STEPS)
     seed: Seed = 0
     split_seed: Seed | None = None
     init_seed: Seed | None = None
@@ -68,7 +84,7 @@ class RunSpec(Part):
     noise_seed: Seed | None = None
     weight_noise: float = Field(default=0.0, ge=0)
     mirrors_together: bool = False
-    early_stop: int | None = Field(default=None, ge=1)
+    early_stop: int | None = Field(default=None, ge=1, le=MOST_STEPS)
     precision: Literal["float32", "float64"] = "float32"
 
     @field_validator("model", mode="before")
@@ -167,7 +183,7 @@ def _canonical(part: BaseModel) -> dict[str, Any]:
     return kept
 
 
-def replace(spec: RunSpec, **changes: Any) -> RunSpec:
+def replace(spec: RunSpec, /, **changes: Any) -> RunSpec:
     """Return a copy with fields changed; flat names reach into the parts: `replace(spec, p=23, weight_decay=0.0)`.
 
     Raises SpecError for a name that neither the run nor its task, model or optimizer has.
@@ -185,11 +201,11 @@ def replace(spec: RunSpec, **changes: Any) -> RunSpec:
         parts = (values[name] for name in ("task", "model", "optimizer") if isinstance(values[name], BaseModel))
         fields = [key for part in parts for key in type(part).model_fields if key not in ("name", "module_class")]
         wrong = next(iter(changes))
-        raise SpecError(f"this run has no field {wrong!r}; {nearest(wrong, [*RunSpec.model_fields, *fields])}")
+        raise SpecError(f"this run has no field {shown(wrong)}; {nearest(wrong, [*RunSpec.model_fields, *fields])}")
     return RunSpec(**values)
 
 
-def grid(spec: RunSpec, **values: Iterable[Any]) -> list[RunSpec]:
+def grid(spec: RunSpec, /, **values: Iterable[Any]) -> list[RunSpec]:
     """Return the product of the lists given, as specs, in the order of the arguments (the last varies fastest)."""
     names, lists = list(values), [list(value) for value in values.values()]
     return [replace(spec, **dict(zip(names, chosen, strict=True))) for chosen in itertools.product(*lists)]

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ import pyarrow.parquet as pq
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from grokcore.parts import SpecError
+from grokcore.parts import SpecError, shown
 from grokcore.replacing import replacing
 from grokcore.spec import RunSpec
 
@@ -112,10 +113,13 @@ class Store:
 
     def headers(self, experiment: str) -> dict[str, dict[str, Any]]:
         """Return specification, status and provenance of every run of a recorded experiment, by run id."""
-        path = self.records / f"{experiment}.json"
+        path = self.records / f"{_file_name(experiment)}.json"
         try:
-            return json.loads(path.read_text())["runs"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+            if not all(isinstance(header, dict) for header in runs.values()):
+                raise TypeError("a run is no mapping")
+            return runs
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RecordError(
                 f"{path.name}: not a list of recorded runs ({error}): restore it from version control"
             ) from None
@@ -130,11 +134,8 @@ class Store:
 
     def ids(self) -> list[str]:
         """Return the ids of all runs at hand, recorded ones first."""
-        recorded = self.recorded()
-        return [
-            *recorded,
-            *sorted(path.stem for path in self.cache.glob("*.parquet") if path.stem not in recorded),
-        ]
+        recorded, cached = self.recorded(), sorted(path.stem for path in self.cache.glob("*.parquet"))
+        return [*recorded, *(run for run in cached if run not in recorded)]
 
     def files(self, runs: Iterable[str]) -> list[Path]:
         """Return the files that hold these runs and their weights: whole experiments, and single ones in the cache."""
@@ -170,7 +171,7 @@ class Store:
         if weights:
             flat = {f"{step}/{name}": value for step, named in weights.items() for name, value in named.items()}
             with replacing(self._path(record.spec.id).with_suffix(".safetensors")) as path:
-                path.write_bytes(save(flat, {"sha256": array_checksum(flat)}))
+                path.write_bytes(save(flat, {"sha256": array_checksum(flat, record.spec.id.encode())}))
         table = pa.Table.from_pandas(record.curve, preserve_index=False)
         table = table.replace_schema_metadata({KEY: json.dumps(record.header()).encode()})
         with replacing(self._path(record.spec.id)) as path:
@@ -207,8 +208,11 @@ class Store:
         with _damage(path), safe_open(path, "numpy") as file:
             flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             expected = (file.metadata() or {}).get("sha256")
-        if expected not in (None, array_checksum(flat)):  # none in files of before there was one
+        older = (None, array_checksum(flat))  # files of before there was one, or of before it covered the run
+        if not flat or (expected != array_checksum(flat, run.encode()) and expected not in older):
             raise RecordError(f"{path.name}: the weights of run {run} are not what was saved: {_ADVICE}")
+        if wrong := [key for key in flat if not re.fullmatch(r"[0-9]{1,9}/.+", key, flags=re.S)]:
+            raise RecordError(f"{path.name}: {shown(wrong[0])} names no weight of a step: {_ADVICE}")
         out: dict[int, dict[str, np.ndarray]] = {}
         for key in sorted(flat, key=lambda key: int(key.split("/", 1)[0])):
             step, name = key.split("/", 1)
@@ -224,7 +228,7 @@ class Store:
         curves = pd.concat([record.curve.assign(run=record.spec.id) for record in records], ignore_index=True)
         curves = curves[["run", *(name for name in curves.columns if name != "run")]]
         self.records.mkdir(parents=True, exist_ok=True)
-        with replacing(self.records / f"{experiment}.parquet") as path:
+        with replacing(self._curves(experiment)) as path:
             _write(pa.Table.from_pandas(curves, preserve_index=False), path)
         headers = {"runs": {record.spec.id: record.header() for record in records}}
         with replacing(self.records / f"{experiment}.json") as path:
@@ -233,33 +237,43 @@ class Store:
         return [record.spec.id for record in records]
 
     def _path(self, run: str) -> Path:
-        return self.cache / f"{run}.parquet"
+        return self.cache / f"{_file_name(run)}.parquet"
+
+    def _curves(self, experiment: str) -> Path:
+        return self.records / f"{_file_name(experiment)}.parquet"
 
     def load_recorded(self, experiment: str, run: str) -> Record:
         """Return a run from a recorded experiment that has it; raises as `load`."""
-        path = self.records / f"{experiment}.parquet"
+        path = self._curves(experiment)
         with _damage(path):
             rows = self._table(experiment).filter(pc.field("run") == run)
         return _checked(path, run, rows, self.headers(experiment)[run])
 
     def runs_with_rows(self, experiment: str) -> set[str]:
         """Return the runs that the curves of a recorded experiment name; raises as `load`."""
-        with _damage(self.records / f"{experiment}.parquet"):
+        with _damage(self._curves(experiment)):
             return set(self._table(experiment)["run"].unique().to_pylist())
 
     def _table(self, experiment: str) -> pa.Table:
         if experiment not in self._tables:
-            self._tables[experiment] = pq.read_table(self.records / f"{experiment}.parquet")
+            self._tables[experiment] = pq.read_table(self._curves(experiment))
         return self._tables[experiment]
+
+
+def _file_name(name: str) -> str:
+    """Return the name of a run or an experiment, which with an ending is that of a file in its folder."""
+    if not name.isprintable() or "/" in name or "\\" in name or not 0 < len(name.encode()) < 200:
+        raise RecordError(f"{shown(name)} names no run and no experiment: give letters and digits, no path")
+    return name
 
 
 def _checked(path: Path, run: str, table: pa.Table, header: dict[str, Any]) -> Record:
     """Make a record of a table and its header; raise RecordError if it is not what was written for this run."""
     try:
         spec = RunSpec.model_validate(header["spec"])
-        curve = table.select(header["columns"]).to_pandas()
-        record = Record(spec, curve, header["status"], header["provenance"])
-    except (SpecError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        curve = table.select([str(name) for name in header["columns"]]).to_pandas()  # by name, never by place
+        record = Record(spec, curve, header["status"], dict(header["provenance"]))
+    except (SpecError, KeyError, TypeError, ValueError, RecursionError, pa.ArrowException) as error:
         raise RecordError(f"{path.name}: run {run} cannot be read ({error}): {_ADVICE}") from None
     if spec.id != run or _checksum(header["spec"], record.status, curve) != header.get("sha256"):
         raise RecordError(

@@ -28,6 +28,9 @@ BLACK, OCHRE = "#1a1a1a", "#7f5f00"
 OPERATION = {"x*y": GREEN, "x/y": PINK, "x*y+y*y": RED, "sin(x+y)": SKY, "x+y": OCHRE}
 OPTIMIZER = {"adamw": GREEN, "adam": RED, "sgd": SKY, "rmsprop": PINK}
 OPTIMIZER_NAME = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD", "rmsprop": "RMSprop"}
+NOT_OF_XML = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]"
+)  # a name with one would spoil the figure
 STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
     "figure.figsize": (7.2, 3.6),
@@ -57,6 +60,11 @@ def use_style() -> None:
 def alpha_colour(alpha: float) -> str:
     """Return the colour of a training fraction in (0, 1): the darker, the smaller."""
     return to_hex(mpl.colormaps["viridis"](0.9 * min(max((alpha - 0.2) / 0.7, 0.0), 1.0)))
+
+
+def plain(text: object) -> str:
+    """Return a name as a figure's label shows it letter by letter: `$` begins no formula."""
+    return str(text).encode("utf-8", "replace").decode().replace("$", r"\$")
 
 
 def operation_name(operation: str) -> str:
@@ -122,7 +130,8 @@ def svg(fig: Figure, alt: str) -> str:
         raise ValueError("a figure needs a text alternative, but alt is empty: write what the figure shows")
     buffer = io.StringIO()
     fig.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
+    text = NOT_OF_XML.sub("", buffer.getvalue())
+    alt = NOT_OF_XML.sub("", alt)
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S)
     text = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.S)
     digest = "f" + hashlib.sha256(text.encode()).hexdigest()[:8]

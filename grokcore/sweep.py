@@ -12,11 +12,12 @@ import pandas as pd
 
 from grokcore import checkpoint
 from grokcore.backlog import Options
+from grokcore.parts import shown
 from grokcore.pool import cores, device_in, train_all, workers
 from grokcore.progress import Watch
 from grokcore.reservations import Reservations
 from grokcore.spec import RunSpec
-from grokcore.store import Record, Store
+from grokcore.store import Record, RecordError, Store
 
 PATIENCE = 1.0  # seconds between two looks at what another sweep is doing
 SECONDS_PER_FLOP = 1 / 30e9  # of one CPU thread, for an estimate where nothing like the run is recorded
@@ -135,9 +136,16 @@ def estimate(specs: Sequence[RunSpec], store: Store | None = None, jobs: int | N
     store = store or Store()
     rates: dict[Any, list[float]] = {}
     for experiment in store.experiments():
-        for header in store.headers(experiment).values():
-            spec = RunSpec.model_validate(header["spec"])
-            rates.setdefault(_like(spec), []).append(header["provenance"]["seconds"] / spec.steps)
+        for run, header in store.headers(experiment).items():
+            try:
+                spec = RunSpec.model_validate(header["spec"])
+                seconds = float(header["provenance"]["seconds"])
+                if not 0 <= seconds < np.inf:
+                    raise ValueError(f"its time is {seconds} s")
+                rates.setdefault(_like(spec), []).append(seconds / spec.steps)
+            except (KeyError, TypeError, ValueError) as error:
+                what = f"{experiment}.json: run {shown(run)} has no specification and time ({error!r})"
+                raise RecordError(f"{what}: restore the file from version control") from None
     seconds = sum(spec.steps * float(np.median(rates.get(_like(spec), [_guess(spec)]))) for spec in specs)
     return seconds / 3600 / max(1, min(jobs or cores(), len(specs)))
 

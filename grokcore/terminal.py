@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
@@ -19,6 +20,7 @@ from grokcore.progress import Progress, Watch
 from grokcore.report import Cost, duration
 from grokcore.store import Record
 
+FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20"  # as a spreadsheet takes them, the last four in full width
 BAR = "{percentage:3.0f} %|{bar}| {postfix}"
 
 
@@ -98,6 +100,25 @@ def table(records: Sequence[Record], places: dict[str, str]) -> str:
         where = places.get(record.spec.id, "cache")
         rows.append({**{name: known[name] for name in names}, "status": record.status, "where": where})
     return pd.DataFrame(rows).to_string(index=False, na_rep="-") if rows else "no runs yet; `grokcore train` makes one"
+
+
+def for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with a ' before every text and name that a spreadsheet would take for a formula.
+
+    Numbers stay what they are, negative ones too.
+    """
+    safe = table.copy(deep=False)
+    for i, kind in enumerate(table.dtypes):
+        if not pd.api.types.is_numeric_dtype(kind):
+            safe.isetitem(i, table.iloc[:, i].map(_no_formula))
+    return safe.set_axis([_no_formula(name) for name in table.columns], axis=1)
+
+
+def _no_formula(value: Any) -> Any:
+    if not isinstance(value, str) or not value:
+        return value
+    text = re.sub(r"[\r\n]", " ", value)  # behind which a reader may begin a new cell
+    return f"'{text}" if value[0].isspace() or (text.lstrip() or " ")[0] in FORMULA else text
 
 
 def cost_table(scale: str, rows: Sequence[Cost]) -> str:

@@ -1,6 +1,7 @@
 """The floors of the package, the size of its parts, and what must work without torch."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "grokcore"
 # A module imports only from floors above its own line.
 FLOORS = [
-    {"parts", "stats"},
+    {"parts", "stats", "yaml_files"},
     {"architectures", "noise", "replacing"},
     {"spec", "decoders"},
     {"pku_networks"},
@@ -125,3 +126,51 @@ page = front.front_page(found, [], [], figure, "0")
 print(found.n_runs == len(runs), "<svg" in page.body, page.body.count('<tr id="'))
 """
     assert run(code).split() == ["True", "True", "44"]
+
+
+# Calls that execute what a file or a text says; numbers, specifications and settings are read as data alone.
+UNPICKLING = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+LOADING = {"read_pickle", "Unpickler", "unsafe_load", "full_load", "UnsafeLoader", "FullLoader", "load_pickle"}
+ALLOWED = {("plan.py", "eval"), ("plan.py", "exec")}  # checked annotations, and the user's own cells
+
+
+def executing(source: str, name: str) -> list[str]:
+    """Return what in a source loads a pickle, or executes a text where that is not allowed."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            modules += [alias.name for alias in node.names]
+            found += [module for module in modules if {*module.split(".")} & (UNPICKLING | LOADING)]
+        called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        last = called.rpartition(".")[2]
+        torch_or_numpy = last == "load" and called.split(".")[0] in ("torch", "np", "numpy", "yaml", "pickle")
+        allows = [key for key in node.keywords if key.arg == "allow_pickle"] if isinstance(node, ast.Call) else []
+        runs = called in ("eval", "exec", "__import__", "os.system", "os.popen") and (name, called) not in ALLOWED
+        shell = isinstance(node, ast.Call) and any(key.arg == "shell" for key in node.keywords)
+        if last in LOADING or torch_or_numpy or allows or runs or shell:
+            found.append(called)
+    return found
+
+
+def test_no_file_is_unpickled_or_executed() -> None:
+    """In the package, in the benchmark, in the cells of the notebooks. (loky sends pickles between its processes.)"""
+    sources = {path: path.read_text() for path in [*PACKAGE.glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]}
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        sources[path] = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    assert len(sources) > 60
+    assert {path.name: bad for path, text in sources.items() if (bad := executing(text, path.name))} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("import pickle", "from pickle import loads", "import a, cloudpickle", "from pandas import read_pickle"),
+        *("torch.load(f)", "torch.load(f, weights_only=True)", "np.load(f, allow_pickle=True)", "pd.read_pickle(f)"),
+        *("yaml.load(f, Loader=yaml.Loader)", "yaml.unsafe_load(f)", "eval('1')", "exec('1')", "os.system('x')"),
+        *("subprocess.run('x', shell=True)", "def f():\n    __import__('x')"),
+    ],
+)
+def test_a_source_that_unpickles_or_executes_is_seen(source: str) -> None:
+    assert executing(source, "store.py") and not executing("json.loads(x)\nspec.evaluate(x)\nclaims.load()", "store.py")
