@@ -32,78 +32,18 @@ POLICY = (
     "img-src 'self' file: data:; font-src data:; base-uri 'none'; form-action 'none'"
 )
 # What the prose and the tables of a notebook may be made of; anything else of theirs is shown as the text it is.
-TAGS = (
-    *(
-        "a",
-        "abbr",
-        "b",
-        "blockquote",
-        "br",
-        "caption",
-        "cite",
-        "code",
-        "col",
-        "colgroup",
-        "dd",
-        "del",
-        "details",
-        "div",
-    ),
-    *(
-        "dl",
-        "dt",
-        "em",
-        "figcaption",
-        "figure",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "hr",
-        "i",
-        "img",
-        "ins",
-        "kbd",
-        "li",
-    ),
-    *("mark", "ol", "p", "pre", "q", "s", "samp", "small", "span", "strong", "style", "sub", "summary", "sup", "table"),
-    *("tbody", "td", "tfoot", "th", "thead", "tr", "u", "ul", "var"),
-)
-ATTRIBUTES = (
-    *(
-        "alt",
-        "border",
-        "class",
-        "colspan",
-        "dir",
-        "height",
-        "id",
-        "lang",
-        "open",
-        "rowspan",
-        "scope",
-        "scoped",
-        "start",
-    ),
-    *("style", "title", "type", "valign", "width"),
-)
-DRAWING = {
-    *("svg", "g", "path", "defs", "use", "clipPath", "rect", "title", "desc", "text", "tspan", "circle", "ellipse"),
-    *(
-        "line",
-        "polyline",
-        "polygon",
-        "image",
-        "linearGradient",
-        "radialGradient",
-        "stop",
-        "symbol",
-        "marker",
-        "pattern",
-    ),
-}
+TAGS = """
+    a abbr b blockquote br caption cite code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 h4
+    h5 h6 hr i img ins kbd li mark ol p pre q s samp small span strong style sub summary sup table tbody td tfoot th
+    thead tr u ul var
+""".split()
+ATTRIBUTES = """
+    alt border class colspan dir height id lang open rowspan scope scoped start style title type valign width
+""".split()
+DRAWING = """
+    circle clipPath defs desc ellipse g image line linearGradient marker path pattern polygon polyline
+    radialGradient rect stop svg symbol text title tspan use
+""".split()
 
 
 @dataclass(frozen=True)
@@ -185,7 +125,7 @@ def drawing(svg: str) -> str:
     except (ElementTree.ParseError, ValueError):
         elements = []
     names = [(name.rpartition("}")[2].lower(), value) for element in elements for name, value in element.items()]
-    draws = {str(element.tag).rpartition("}")[2] for element in elements} <= DRAWING
+    draws = {str(element.tag).rpartition("}")[2] for element in elements} <= set(DRAWING)
     inert = not any(
         name[:2] == "on" or (name == "href" and not value.startswith(("#", "data:image/"))) for name, value in names
     )

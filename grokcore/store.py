@@ -161,9 +161,10 @@ class Store:
 
     def find(self, specs: Iterable[RunSpec]) -> dict[str, Record]:
         """Return the records at hand of these specifications, by run id; those not at hand are left out."""
-        recorded = self.recorded()
-        ids = dict.fromkeys(spec.id for spec in specs)
-        return {run: self.load(run) for run in ids if run in recorded or self._path(run).is_file()}
+        recorded, ids = self.recorded(), dict.fromkeys(spec.id for spec in specs)
+        found = {run: self.load_recorded(recorded[run], run) for run in ids if run in recorded}
+        found |= {run: self.load_cached(run) for run in ids if run not in recorded and self._path(run).is_file()}
+        return {run: found[run] for run in ids if run in found}
 
     def save(self, record: Record, weights: Mapping[int, Mapping[str, np.ndarray]] | None = None) -> None:
         """Write a run into the cache, and weights by step and name beside it, each file whole or not at all."""
@@ -227,7 +228,6 @@ class Store:
             return []
         curves = pd.concat([record.curve.assign(run=record.spec.id) for record in records], ignore_index=True)
         curves = curves[["run", *(name for name in curves.columns if name != "run")]]
-        self.records.mkdir(parents=True, exist_ok=True)
         with replacing(self._curves(experiment)) as path:
             _write(pa.Table.from_pandas(curves, preserve_index=False), path)
         headers = {"runs": {record.spec.id: record.header() for record in records}}

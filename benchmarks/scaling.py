@@ -1,0 +1,115 @@
+"""What one more run costs outside its training: bytes, files and seconds of the store, of a sweep and of a cluster.
+
+`python benchmarks/scaling.py [--runs N]` makes N records with made-up numbers, as long and as wide as the recorded runs
+of `msu`, and prints a table. `docs/scaling.md` draws its conclusions from it.
+"""
+
+import argparse
+import json
+import pickle
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from distributed import Client, LocalCluster
+
+import grokcore as gc
+from grokcore import checkpoint, grouping
+from grokcore.cluster import DaskExecutor
+from grokcore.progress import Meter
+from grokcore.reservations import Reservations
+from grokcore.store import Record, Store, make_record
+from grokcore.sweep import frame
+from grokcore.train import train
+from grokcore.worker import Job
+
+
+def timed(action: Callable[[], Any]) -> float:
+    """Return the seconds that a call takes."""
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def made_up(n: int) -> list[Record]:
+    """Return records of n runs with the columns and the provenance of a recorded one, and random numbers in them."""
+    known, rng = Store().load(gc.msu().id), np.random.default_rng(0)
+    shape = known.curve.shape
+    names = [name for name in known.curve if name not in ("step", "epoch")]
+    fixed = {name: known.curve[name].to_numpy() for name in ("step", "epoch")}
+    specs = gc.grid(gc.msu(), seed=range(1000, 1000 + n))
+    print(f"{n} records of {shape[0]} evaluations with {shape[1]} measures")
+    curves = (fixed | {name: rng.random(shape[0]) for name in names} for _ in specs)
+    return [make_record(spec, curve, "finished", known.provenance) for spec, curve in zip(specs, curves, strict=True)]
+
+
+def of_the_store(store: Store, records: list[Record], say: Callable[[str, float, str], None]) -> None:
+    """Say what a run costs in the store and in a frame."""
+    n, specs = len(records), [record.spec for record in records]
+    say("specification made", timed(lambda: gc.grid(gc.msu(), seed=range(n))) / n * 1e6, "µs")
+    say("its id", timed(lambda: [spec.id for spec in specs]) / n * 1e6, "µs")
+    say("grouped for a CPU", timed(lambda: grouping.cpu_groups(specs, 2)) / n * 1e6, "µs")
+    say("saved", timed(lambda: [store.save(record) for record in records]) / n * 1e3, "ms")
+    say("size in the cache", sum(path.stat().st_size for path in store.cache.glob("*.parquet")) / n / 1e3, "kB")
+    say("loaded from the cache", timed(lambda: store.find(specs)) / n * 1e3, "ms")
+    say("packed", timed(lambda: store.pack("all", [spec.id for spec in specs])) / n * 1e3, "ms")
+    say("size when packed", sum(path.stat().st_size for path in store.records.glob("all.*")) / n / 1e3, "kB")
+    say("of that, its header", len(json.dumps(records[0].header(), indent=1)) / 1e3, "kB")
+    say("loaded from the pack", timed(lambda: store.find(specs)) / n * 1e3, "ms")
+    say("in memory, in a frame", frame(records).memory_usage(deep=True).sum() / n / 1e3, "kB")
+
+
+def of_a_sweep(folder: Path, records: list[Record], say: Callable[[str, float, str], None]) -> None:
+    """Say what a run costs a sweep beside its training."""
+    specs = [record.spec for record in records]
+    with Reservations(folder) as reservations:
+        meter = Meter(specs, reservations.progress, lambda _: None)
+        say("looked after, at each look", timed(lambda: meter.report(last=True)) / len(specs) * 1e6, "µs")
+        taken = timed(lambda: [(reservations.take([spec.id]), reservations.release([spec.id])) for spec in specs[:200]])
+    say("reserved and released", taken / min(len(specs), 200) * 1e3, "ms")
+    snapshots: list[checkpoint.Snapshot] = []
+    list(train([gc.replace(specs[0], steps=5)], checkpoint=lambda take: snapshots.append(take())))
+    checkpoint.write(folder / "x.safetensors", snapshots[-1], {})
+    say("size of a checkpoint", (folder / "x.safetensors").stat().st_size / 1e6, "MB")
+
+
+def nothing(job: Job) -> int:
+    """Do what a worker does beside training: take a job, return a number."""
+    return len(job.specs)
+
+
+def of_a_cluster(records: list[Record], say: Callable[[str, float, str], None]) -> None:
+    """Say what a task costs a scheduler on this machine, and what travels."""
+    job = Job([records[0].spec], "cpu", (), False, Path("progress"), Path("checkpoints"), 60.0)
+    say("job of one run, sent", len(pickle.dumps(job)) / 1e3, "kB")
+    say("result of one run, sent back", len(pickle.dumps([(records[0], {})])) / 1e3, "kB")
+    options = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": None}
+    with LocalCluster(**options) as cluster, Client(cluster, set_as_default=False) as client:
+        executor = DaskExecutor(client)
+        executor.submit(nothing, job).result()
+        jobs = [replace(job, specs=[record.spec]) for record in records]
+        seconds = timed(lambda: [future.result() for future in [executor.submit(nothing, one) for one in jobs]])
+        say("scheduled by Dask", seconds / len(jobs) * 1e3, "ms")
+
+
+def main() -> None:
+    """Print the costs of a run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=2000)
+    records = made_up(parser.parse_args().runs)
+
+    def say(what: str, value: float, unit: str) -> None:
+        print(f"{what:<32}{value:>10.3g} {unit} a run", flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        of_the_store(Store(Path(folder) / "cache", Path(folder) / "records"), records, say)
+        of_a_sweep(Path(folder) / "sweeps", records, say)
+    of_a_cluster(records, say)
+
+
+if __name__ == "__main__":
+    main()
