@@ -36,14 +36,14 @@ TAGS = """
     a abbr b blockquote br caption cite code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 h4
     h5 h6 hr i img ins kbd li mark ol p pre q s samp small span strong style sub summary sup table tbody td tfoot th
     thead tr u ul var
-""".split()
+"""
 ATTRIBUTES = """
     alt border class colspan dir height id lang open rowspan scope scoped start style title type valign width
-""".split()
+"""
 DRAWING = """
     circle clipPath defs desc ellipse g image line linearGradient marker path pattern polygon polyline
     radialGradient rect stop svg symbol text title tspan use
-""".split()
+"""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def harmless(text: str) -> str:
     """Return HTML of a notebook with all that is neither prose nor table, or could run or load, shown as text."""
     css = CSSSanitizer()
     kinds = {"http", "https", "mailto", "data"}
-    return bleach.clean(text, tags=TAGS, attributes=_allowed, protocols=kinds, css_sanitizer=css)
+    return bleach.clean(text, tags=TAGS.split(), attributes=_allowed, protocols=kinds, css_sanitizer=css)
 
 
 def _allowed(tag: str, name: str, value: str) -> bool:
@@ -114,7 +114,7 @@ def _allowed(tag: str, name: str, value: str) -> bool:
         return (tag, name) in (("a", "href"), ("img", "src")) and (value.strip()[:5].lower() == "data:") == (
             tag == "img"
         )
-    return name in ATTRIBUTES or name.startswith("aria-")
+    return name in ATTRIBUTES.split() or name.startswith("aria-")
 
 
 def drawing(svg: str) -> str:
@@ -125,7 +125,7 @@ def drawing(svg: str) -> str:
     except (ElementTree.ParseError, ValueError):
         elements = []
     names = [(name.rpartition("}")[2].lower(), value) for element in elements for name, value in element.items()]
-    draws = {str(element.tag).rpartition("}")[2] for element in elements} <= set(DRAWING)
+    draws = {str(element.tag).rpartition("}")[2] for element in elements} <= set(DRAWING.split())
     inert = not any(
         name[:2] == "on" or (name == "href" and not value.startswith(("#", "data:image/"))) for name, value in names
     )

@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+TEMPORARY = (".*.parquet.*", ".*.safetensors.*", ".*.json.*")  # as `replacing` names them
+LEFTOVER = 3600.0  # seconds after which a temporary file is nobody's
 
 
 class StoreError(RuntimeError):
@@ -40,3 +44,11 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if name is not None:
             Path(name).unlink(missing_ok=True)
+
+
+def clear_leftovers(folders: Iterable[Path]) -> None:
+    """Remove what processes that were killed while replacing a file left in these folders, if it is an hour old."""
+    for path in (path for folder in folders for kind in TEMPORARY for path in folder.glob(kind)):
+        with contextlib.suppress(FileNotFoundError):  # another process has just moved it into place
+            if path.is_file() and time.time() - path.stat().st_mtime > LEFTOVER:
+                path.unlink()

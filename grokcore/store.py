@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,19 +20,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors import safe_open
 from safetensors.numpy import save
 
 from grokcore.parts import SpecError, shown
-from grokcore.replacing import replacing
+from grokcore.replacing import clear_leftovers, replacing
 from grokcore.spec import RunSpec
 
 KINDS = (".json", ".parquet")  # of the files of a recorded experiment
 KEY = b"grokcore"
-TEMPORARY = (".*.parquet.*", ".*.safetensors.*", ".*.json.*")  # as `replacing` names them
-LEFTOVER = 3600.0  # seconds after which a temporary file is nobody's
 
 
 class RecordError(RuntimeError):
@@ -109,7 +105,7 @@ class Store:
         data = repository() / "data"
         self.cache = Path(cache or os.environ.get("GROKCORE_CACHE") or data / "cache")
         self.records = Path(records or os.environ.get("GROKCORE_RECORDS") or data / "records")
-        self._tables: dict[str, pa.Table] = {}
+        self._curves_by_run: dict[str, dict[str, pa.Table]] = {}  # of experiments, read once
 
     def headers(self, experiment: str) -> dict[str, dict[str, Any]]:
         """Return specification, status and provenance of every run of a recorded experiment, by run id."""
@@ -162,7 +158,10 @@ class Store:
     def find(self, specs: Iterable[RunSpec]) -> dict[str, Record]:
         """Return the records at hand of these specifications, by run id; those not at hand are left out."""
         recorded, ids = self.recorded(), dict.fromkeys(spec.id for spec in specs)
-        found = {run: self.load_recorded(recorded[run], run) for run in ids if run in recorded}
+        lists = {name: self.headers(name) for name in {recorded[run] for run in ids if run in recorded}}
+        found = {
+            run: self.load_recorded(recorded[run], run, lists[recorded[run]][run]) for run in ids if run in recorded
+        }
         found |= {run: self.load_cached(run) for run in ids if run not in recorded and self._path(run).is_file()}
         return {run: found[run] for run in ids if run in found}
 
@@ -189,11 +188,7 @@ class Store:
 
     def clear_leftovers(self) -> None:
         """Remove what processes that were killed while writing left in the cache."""
-        for folder in (self.cache, self.checkpoints, self.cache / "sweeps"):
-            for path in (path for kind in TEMPORARY for path in folder.glob(kind)):
-                with contextlib.suppress(FileNotFoundError):  # another sweep has just moved it into place
-                    if path.is_file() and time.time() - path.stat().st_mtime > LEFTOVER:
-                        path.unlink()
+        clear_leftovers((self.cache, self.checkpoints, self.cache / "sweeps"))
 
     def has_weights(self, run: str) -> bool:
         """Tell whether weights of a run were kept."""
@@ -233,7 +228,7 @@ class Store:
         headers = {"runs": {record.spec.id: record.header() for record in records}}
         with replacing(self.records / f"{experiment}.json") as path:
             path.write_text(json.dumps(headers, indent=1) + "\n")
-        self._tables.pop(experiment, None)
+        self._curves_by_run.pop(experiment, None)
         return [record.spec.id for record in records]
 
     def _path(self, run: str) -> Path:
@@ -242,22 +237,27 @@ class Store:
     def _curves(self, experiment: str) -> Path:
         return self.records / f"{_file_name(experiment)}.parquet"
 
-    def load_recorded(self, experiment: str, run: str) -> Record:
-        """Return a run from a recorded experiment that has it; raises as `load`."""
+    def load_recorded(self, experiment: str, run: str, header: dict[str, Any] | None = None) -> Record:
+        """Return a run from a recorded experiment that has it, with its header where it is known; raises as `load`."""
         path = self._curves(experiment)
         with _damage(path):
-            rows = self._table(experiment).filter(pc.field("run") == run)
-        return _checked(path, run, rows, self.headers(experiment)[run])
+            rows = self._rows(experiment).get(run, pa.table({}))
+        return _checked(path, run, rows, self.headers(experiment)[run] if header is None else header)
 
     def runs_with_rows(self, experiment: str) -> set[str]:
         """Return the runs that the curves of a recorded experiment name; raises as `load`."""
         with _damage(self._curves(experiment)):
-            return set(self._table(experiment)["run"].unique().to_pylist())
+            return set(self._rows(experiment))
 
-    def _table(self, experiment: str) -> pa.Table:
-        if experiment not in self._tables:
-            self._tables[experiment] = pq.read_table(self._curves(experiment))
-        return self._tables[experiment]
+    def _rows(self, experiment: str) -> dict[str, pa.Table]:
+        if experiment not in self._curves_by_run:
+            table = pq.read_table(self._curves(experiment))
+            order = np.argsort(runs := table["run"].to_numpy(), kind="stable")
+            names, begins = np.unique(runs[order], return_index=True)
+            table, ends = table.take(order), [*begins[1:], len(runs)]
+            rows = {n: table.slice(begin, end - begin) for n, begin, end in zip(names, begins, ends, strict=True)}
+            self._curves_by_run[experiment] = rows
+        return self._curves_by_run[experiment]
 
 
 def _file_name(name: str) -> str:

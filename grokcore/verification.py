@@ -117,10 +117,10 @@ def _disordered(curve: pd.DataFrame) -> list[str]:
 def _checks(store: Store) -> Iterator[tuple[str, str, Callable[[], Record]]]:
     for experiment in store.experiments():
         try:
-            runs = list(store.headers(experiment))
+            headers = store.headers(experiment)
         except RecordError:  # said once, for the file as a whole
             continue
-        for run in runs:
-            yield f"{experiment}.parquet", run, partial(store.load_recorded, experiment, run)
+        for run, header in headers.items():
+            yield f"{experiment}.parquet", run, partial(store.load_recorded, experiment, run, header)
     for path in sorted(store.cache.glob("*.parquet")):
         yield path.name, path.stem, partial(store.load_cached, path.stem)

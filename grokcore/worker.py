@@ -131,8 +131,8 @@ def require_code(code: str) -> None:
     if code != CODE:
         raise CodeError(
             f"this process on {platform.node()} has another grokcore ({__version__}, {CODE[:8]}) than the sweep "
-            f"({code[:8]}), and a record has to come from one version: install the same there and start it again; if it is "
-            "this machine, the package was changed since the sweep's program began: begin that again"
+            f"({code[:8]}), and a record has to come from one version: install the same there and start it again; "
+            "if it is this machine, the package was changed since the sweep's program began: begin that again"
         )
 
 
