@@ -6,7 +6,6 @@ of `msu`, and prints a table. `docs/scaling.md` draws its conclusions from it.
 
 import argparse
 import json
-import pickle
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from distributed import Client, LocalCluster
+from distributed.protocol import serialize
 
 import grokcore as gc
 from grokcore import checkpoint, grouping
@@ -77,6 +77,11 @@ def of_a_sweep(folder: Path, records: list[Record], say: Callable[[str, float, s
     say("size of a checkpoint", (folder / "x.safetensors").stat().st_size / 1e6, "MB")
 
 
+def sent(value: Any) -> int:
+    """Return the bytes of a value on its way between two processes of Dask."""
+    return sum(memoryview(frame).nbytes for frame in serialize(value)[1])
+
+
 def nothing(job: Job) -> int:
     """Do what a worker does beside training: take a job, return a number."""
     return len(job.specs)
@@ -85,8 +90,8 @@ def nothing(job: Job) -> int:
 def of_a_cluster(records: list[Record], say: Callable[[str, float, str], None]) -> None:
     """Say what a task costs a scheduler on this machine, and what travels."""
     job = Job([records[0].spec], "cpu", (), False, Path("progress"), Path("checkpoints"), 60.0)
-    say("job of one run, sent", len(pickle.dumps(job)) / 1e3, "kB")
-    say("result of one run, sent back", len(pickle.dumps([(records[0], {})])) / 1e3, "kB")
+    say("job of one run, sent", sent(job) / 1e3, "kB")
+    say("result of one run, sent back", sent([(records[0], {})]) / 1e3, "kB")
     options = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": None}
     with LocalCluster(**options) as cluster, Client(cluster, set_as_default=False) as client:
         executor = DaskExecutor(client)

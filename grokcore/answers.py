@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from grokcore import tasks
-from grokcore.replacing import replacing
+from grokcore import measurements, tasks
 from grokcore.spec import RunSpec
-from grokcore.store import RecordError, Store
+from grokcore.store import Store
 
 FILE = "answers.csv"  # a line a run and step, its answers in the order of the rows, separated by spaces
 COLUMNS = ["run", "step", "row", "answer"]
@@ -66,13 +65,10 @@ def recorded(store: Store) -> pd.DataFrame:
     path = store.records / FILE
     if not path.is_file():
         return pd.DataFrame(columns=pd.Index(COLUMNS))
-    try:
-        lines = pd.read_csv(path, dtype={"run": str, "answers": str})[["run", "step", "answers"]]
-        found = [np.array(text.split(), dtype=np.int64) for text in lines["answers"]]
-        parts = zip(lines["run"], lines["step"], found, strict=True)
-        return pd.concat([_tidy(run, step, one) for run, step, one in parts], ignore_index=True)
-    except (ValueError, KeyError, AttributeError, OverflowError) as error:
-        raise RecordError(f"{FILE} cannot be read ({error}): restore it from version control") from None
+    lines = measurements.read(path, usecols=["run", "step", "answers"], dtype={"run": str, "answers": str})
+    found = [np.array(text.split(), dtype=np.int64) for text in lines["answers"]]
+    parts = zip(lines["run"], lines["step"], found, strict=True)
+    return pd.concat([_tidy(run, step, one) for run, step, one in parts], ignore_index=True)
 
 
 def record(store: Store, specs: Sequence[RunSpec]) -> None:
@@ -87,8 +83,7 @@ def record(store: Store, specs: Sequence[RunSpec]) -> None:
     known = recorded(store)
     both = pd.concat([*([known] if len(known) else []), measured(new, store)], ignore_index=True)
     lines = both.groupby(["run", "step"], sort=False)["answer"].agg(lambda found: " ".join(map(str, found)))
-    with replacing(store.records / FILE) as part:
-        lines.to_frame("answers").reset_index().to_csv(part, index=False)
+    measurements.write(store.records / FILE, lines.to_frame("answers").reset_index(), digits=9)
 
 
 def _tidy(run: str, step: int, found: np.ndarray) -> pd.DataFrame:

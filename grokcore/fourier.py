@@ -15,11 +15,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from grokcore import tasks
+from grokcore import measurements, tasks
 from grokcore.parts import SpecError, is_prime
-from grokcore.replacing import replacing
 from grokcore.spec import RunSpec
-from grokcore.store import RecordError, Store
+from grokcore.store import Store
 
 FILE = "fourier.csv"
 TYPES: dict[Any, Any] = {"run": str, "step": int, "measure": str, "frequency": int, "value": float}
@@ -166,14 +165,7 @@ def recorded(store: Store) -> pd.DataFrame:
     path = store.records / FILE
     if not path.is_file():
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in TYPES.items()})
-    try:
-        frame = pd.read_csv(path, dtype=TYPES).loc[:, COLUMNS]
-        sizes = frame.loc[frame["measure"] != "key"].groupby(["run", "step"]).size()
-        if frame[COLUMNS[:-1]].isna().any(axis=None) or sizes.groupby("run").nunique().gt(1).any():
-            raise ValueError("a row or a part of one is missing")
-    except (ValueError, KeyError, OverflowError) as error:
-        raise RecordError(f"{FILE} cannot be read ({error}): restore it from version control") from None
-    return frame
+    return measurements.read(path, usecols=COLUMNS, dtype=TYPES)
 
 
 def record(store: Store, specs: Sequence[RunSpec]) -> None:
@@ -184,8 +176,7 @@ def record(store: Store, specs: Sequence[RunSpec]) -> None:
         return
     known = recorded(store)
     both = pd.concat([*([known] if len(known) else []), measured(new, store)], ignore_index=True)
-    with replacing(store.records / FILE) as part:
-        both[COLUMNS].to_csv(part, index=False, float_format="%.6g")
+    measurements.write(store.records / FILE, both.loc[:, COLUMNS], digits=6)
 
 
 def _refused(spec: RunSpec) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from grokcore import measurements
 from grokcore.architectures import PeriodicConfig
-from grokcore.replacing import replacing
 from grokcore.spec import RunSpec
-from grokcore.store import RecordError, Store
+from grokcore.store import Store
 
 FILE = "invariance.csv"
 COLUMNS = ["run", "parameter", "n_weights", "change", "scale_invariant"]
@@ -20,10 +20,7 @@ def recorded(store: Store) -> pd.DataFrame:
     path = store.records / FILE
     if not path.is_file():
         return pd.DataFrame(columns=pd.Index(COLUMNS))
-    try:
-        return pd.read_csv(path).loc[:, COLUMNS]
-    except (ValueError, KeyError, OverflowError) as error:
-        raise RecordError(f"{FILE} cannot be read ({error}): restore it from version control") from None
+    return measurements.read(path, usecols=COLUMNS, dtype={"run": str})
 
 
 def record(store: Store, specs: Sequence[RunSpec]) -> None:
@@ -37,5 +34,4 @@ def record(store: Store, specs: Sequence[RunSpec]) -> None:
 
     measured = pd.concat([scale_invariance(spec).assign(run=spec.id) for spec in new])
     both = pd.concat([known, measured], ignore_index=True) if len(known) else measured
-    with replacing(store.records / FILE) as part:
-        both[COLUMNS].to_csv(part, index=False, float_format="%.9g")
+    measurements.write(store.records / FILE, both.loc[:, COLUMNS], digits=9)

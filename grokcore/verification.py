@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from grokcore import tasks
+from grokcore import measurements, tasks
 from grokcore.store import Record, RecordError, Store
 
 ROUNDING = 1e-6  # relative, of single precision and of a mean of doubles
@@ -31,7 +31,7 @@ class Damage:
 
 
 def verify(store: Store) -> tuple[int, list[Damage]]:
-    """Check all runs recorded or in the cache, with the weights kept; return how many there are, and what is wrong."""
+    """Check all runs recorded or in the cache, weights kept and measured; return how many runs, and what is wrong."""
     checks = list(_checks(store))
     found: list[Damage] = []
     for file, run, load in checks:
@@ -53,6 +53,11 @@ def verify(store: Store) -> tuple[int, list[Damage]]:
             found.append(Damage(f"{experiment}.json", "", str(error)))
             continue
         found += [Damage(f"{experiment}.parquet", run, "has a curve but no header") for run in sorted(rows - headers)]
+    for path in sorted(store.records.glob("*.csv")):
+        try:
+            measurements.read(path)
+        except RecordError as error:
+            found.append(Damage(path.name, "", str(error)))
     return len(checks), found
 
 

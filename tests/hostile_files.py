@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from hostile import EVIL, Box, flipped, payload, strange, tried
@@ -211,26 +212,35 @@ def checkpoints(box: Box) -> Iterator[str]:
 
 
 def measured_by_csv(box: Box) -> Iterator[str]:
-    """The measurements recorded as CSV: cut, edited, not text at all; what is read has their columns and types."""
-    from grokcore import answers, fourier, invariance
+    """The measurements recorded as CSV: cut, edited, not text at all."""
+    from grokcore import answers, fourier, invariance, measurements
 
     store, rng = Store(box.allowed / "cache", box.allowed / "records"), box.random
     store.records.mkdir(parents=True)
-    texts = {
-        answers: "run,step,answers\naa,0,1 2 3\naa,5,4 5 6\n",
-        fourier: "run,step,measure,frequency,value\naa,0,share,1,0.5\naa,0,share,2,0.5\naa,0,key,1,1.0\n",
-        invariance: "run,parameter,n_weights,change,scale_invariant\naa,W_E,12,0.5,False\n",
+    run = {"run": ["aa", "aa"]}
+    tables = {
+        answers: {**run, "step": [0, 5], "answers": ["1 2 3", "4 5 6"]},
+        fourier: {**run, "step": [0, 0], "measure": ["share", "key"], "frequency": [1, 1], "value": [0.5, 1.0]},
+        invariance: {
+            **run,
+            "parameter": ["W_E", "b"],
+            "n_weights": [12, 3],
+            "change": [0.5, 0.1],
+            "scale_invariant": 0,
+        },
     }
-    for module, text in texts.items():
+    for module, table in tables.items():
         path: Path = store.records / module.FILE
+        measurements.write(path, pd.DataFrame(table), digits=6)
+        text, whole = path.read_text(), module.recorded(store)
         wrong = [b"", b"\x00", b"\xff\xfe", text.replace("5", "9" * 40).encode(), b"run\n=1\n", pickled(box), b'"' * 9]
         for damaged in [*wrong, *(flipped(text.encode(), rng) for _ in range(70))]:
             path.write_bytes(damaged)
 
-            def columns(module: Any = module) -> list[str]:
-                return list(module.recorded(store).columns)
+            def found(module: Any = module) -> pd.DataFrame:
+                return module.recorded(store)
 
-            yield tried(columns, lambda names, module=module: names == module.COLUMNS, path.name, damaged)
+            yield tried(found, whole.equals, path.name, damaged)
 
 
 FAMILIES = {

@@ -1,5 +1,6 @@
 """Answers of networks: those of the weights kept, the same from the records, and what is recorded."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def test_what_is_recorded_is_what_was_measured(trained: tuple[Store, pd.DataFram
     assert answers.unmeasured(SPECS, store) == SPECS[1:]
     answers.record(store, SPECS)
     text = (store.records / answers.FILE).read_text()
-    assert len(text.splitlines()) == 1 + 2 * 3 and text.startswith("run,step,answers\n")
+    assert len(text.splitlines()) == 2 + 2 * 3 and text.splitlines()[1] == "run,step,answers"
     assert [path.name for path in store.records.glob(".*")] == []
     alone = Store(tmp_path, store.records)  # without the weights
     assert answers.unmeasured(SPECS, alone) == []
@@ -94,10 +95,16 @@ def test_nothing_is_known_of_no_runs(store: Store) -> None:
     assert list(answers.measured([], store)) == answers.COLUMNS and answers.measured([], store).empty
 
 
-@pytest.mark.parametrize("text", ["", "run,step\na,1\n", "run,step,answers\na,1,1 x\n", "run,step,answers\na,1,\n"])
-def test_a_damaged_file_is_named(store: Store, text: str) -> None:
-    store.records.mkdir()
-    (store.records / answers.FILE).write_text(text)
+@pytest.mark.parametrize("damage", [lambda text: "", lambda text: text[:-9], lambda text: text.replace(" 1", " 2", 1)])
+def test_a_damaged_file_is_named(
+    trained: tuple[Store, pd.DataFrame], tmp_path: Path, damage: Callable[[str], str]
+) -> None:
+    store = Store(trained[0].cache, tmp_path)
+    answers.record(store, SPECS)
+    path = store.records / answers.FILE
+    text = path.read_text()
+    path.write_text(damage(text))
+    assert path.read_text() != text
     with pytest.raises(RecordError, match=r"answers\.csv cannot be read .*restore it from version control"):
         answers.recorded(store)
 

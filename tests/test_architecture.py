@@ -17,7 +17,7 @@ FLOORS = [
     {"spec", "decoders"},
     {"pku_networks"},
     {"tasks", "store", "style", "optim", "stepping"},
-    {"checkpoint", "reservations", "progress"},
+    {"checkpoint", "reservations", "progress", "measurements"},
     {"models"},
     {"measures", "reference"},
     {"program"},

@@ -244,7 +244,7 @@ def test_record_measures_the_invariance_of_periodic_networks(trained: Store, tmp
     (tmp_path / "cpu" / "09_tiny.yaml").write_text("")
     assert cli.main(["runs", "record", str(path)]) == 0
     first = (trained.records / "invariance.csv").read_text()
-    measured = pd.read_csv(io.StringIO(first))
+    measured = pd.read_csv(io.StringIO(first), comment="#")
     assert set(measured["run"]) == set(trained.recorded()) and min(measured["change"]) >= 0 and len(measured) > 5
     assert cli.main(["runs", "record", str(path)]) == 0 and (trained.records / "invariance.csv").read_text() == first
 

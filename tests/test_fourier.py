@@ -10,7 +10,7 @@ import torch
 from recorded import record
 from torch.nn import functional as F
 
-from grokcore import fourier, models, tasks
+from grokcore import fourier, measurements, models, tasks
 from grokcore.parts import MODULAR_OPERATIONS, SpecError
 from grokcore.spec import MODELS, RunSpec, msu, pku_sum, power, replace
 from grokcore.store import RecordError, Store
@@ -363,9 +363,8 @@ def test_only_runs_that_can_be_measured_at_their_end_are_recorded(store: Store) 
 def test_an_id_of_digits_stays_as_it_is(measured_store: tuple[Store, list[RunSpec]]) -> None:
     store, specs = measured_store
     fourier.record(store, specs[:1])
-    path = store.records / fourier.FILE
     for name in ("0012345678901234", "12345678901234e5"):
-        path.write_text(path.read_text().replace(fourier.recorded(store)["run"].iloc[0], name))
+        measurements.write(store.records / fourier.FILE, fourier.recorded(store).assign(run=name), digits=6)
         assert set(fourier.recorded(store)["run"]) == {name}
 
 
@@ -377,6 +376,8 @@ def damage(path: Path, kind: str) -> None:
         "cut after a row": "".join(lines[:-3]),
         "a row lost": "".join(lines[:40] + lines[41:]),
         "a word for a number": "".join(lines).replace(",0.", ",o.", 1),
+        "another digit": "".join(lines).replace("1", "2", 1),
+        "no checksum": "".join(lines[1:]),
         "a column lost": "".join(lines).replace("frequency", "frequenz", 1),
         "not text": None,
     }[kind]
@@ -385,7 +386,17 @@ def damage(path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    ["empty", "cut in a row", "cut after a row", "a row lost", "a word for a number", "a column lost", "not text"],
+    [
+        "empty",
+        "cut in a row",
+        "cut after a row",
+        "a row lost",
+        "a word for a number",
+        "another digit",
+        "no checksum",
+        "a column lost",
+        "not text",
+    ],
 )
 def test_a_damaged_file_is_refused(measured_store: tuple[Store, list[RunSpec]], kind: str) -> None:
     store, specs = measured_store

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from grokcore import measurements
 from grokcore.cli import main
 from grokcore.spec import msu
 from grokcore.store import Record, Store, repository
@@ -124,3 +125,12 @@ def test_a_curve_without_a_header_is_named(trained: Store) -> None:
     (trained.records / "two.json").write_text('{"runs": {}}')
     assert [str(one) for one in verify(trained)[1]] == [f"two.parquet: run {other}: has a curve but no header"]
     assert np.isfinite(trained.load(SPEC.id).curve["weight_norm"]).all()
+
+
+def test_a_measurement_of_which_a_digit_has_changed_is_named(trained: Store) -> None:
+    path = trained.records / "measured.csv"
+    measurements.write(path, pd.DataFrame({"run": [SPEC.id], "value": [0.125]}), digits=6)
+    assert verify(trained) == (2, [])
+    path.write_text(path.read_text().replace("0.125", "0.126"))
+    (one,) = verify(trained)[1]
+    assert one.file == "measured.csv" and "its checksum differs): restore it from version control" in one.what
