@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from distributed import Client, LocalCluster
-from distributed.protocol import serialize
+from distributed.protocol.serialize import serialize
 
 import grokcore as gc
 from grokcore import checkpoint, grouping
