@@ -41,12 +41,15 @@ def verify(store: Store) -> tuple[int, list[Damage]]:
             found.append(Damage(file, run, str(error)))
         except (KeyError, TypeError, ValueError) as error:
             found.append(Damage(file, run, f"its curve is not one that training gives ({error!r})"))
-        if file == f"{run}.parquet" and store.has_weights(run):
-            try:
-                store.weights(run)
-            except RecordError as error:
-                found.append(Damage(f"{run}.safetensors", run, str(error)))
-    for experiment in store.experiments():
+    for path in sorted(store.cache.glob("*.safetensors")):
+        try:
+            store.weights(path.stem)
+        except RecordError as error:
+            found.append(Damage(path.name, path.stem, str(error)))
+    listed = set(store.experiments())
+    for path in sorted(path for path in store.records.glob("*.parquet") if path.stem not in listed):
+        found.append(Damage(path.name, "", f"has curves, but {path.stem}.json is missing, which says of which runs"))
+    for experiment in sorted(listed):
         try:
             headers, rows = set(store.headers(experiment)), store.runs_with_rows(experiment)
         except RecordError as error:

@@ -134,3 +134,13 @@ def test_a_measurement_of_which_a_digit_has_changed_is_named(trained: Store) -> 
     path.write_text(path.read_text().replace("0.125", "0.126"))
     (one,) = verify(trained)[1]
     assert one.file == "measured.csv" and "its checksum differs): restore it from version control" in one.what
+
+
+def test_curves_without_their_list_and_weights_without_their_curve_are_checked(trained: Store) -> None:
+    (trained.records / "one.json").unlink()
+    (trained.cache / f"{SPEC.id}.parquet").unlink()
+    weights = trained.cache / f"{SPEC.id}.safetensors"
+    (one,) = verify(trained)[1]
+    assert one.file == "one.parquet" and "one.json is missing" in one.what
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert [damage.file for damage in verify(trained)[1]] == [weights.name, "one.parquet"]
