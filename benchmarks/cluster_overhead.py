@@ -15,7 +15,7 @@ from distributed import Client, LocalCluster
 
 import grokcore as gc
 from grokcore.cluster import DaskExecutor
-from grokcore.pool import cores
+from grokcore.executors import cores
 from grokcore.store import Store
 
 SPECS = gc.grid(gc.msu(p=23, d_model=32, d_mlp=64, batch_size=64, steps=150), seed=range(64))

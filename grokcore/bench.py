@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from grokcore import tasks
+from grokcore.executors import cores
 from grokcore.grouping import runs_that_pay
-from grokcore.pool import cores
 from grokcore.spec import RunSpec, msu, periodic, pku, pku_sum, power, replace
 from grokcore.timing import Processes, Side
 

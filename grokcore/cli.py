@@ -17,6 +17,7 @@ from grokcore import (
     audit,
     bench,
     cluster,
+    executors,
     fourier,
     invariance,
     manifest,
@@ -39,7 +40,7 @@ FLAGS = ("operation", "p", "alpha", "n_layers", "lr", "weight_decay", "batch_siz
 WRONG_USE = (SpecError, plan.NotebookError, pool.DeviceError, audit.AuditError)
 WENT_WRONG = (
     *(RecordError, StoreError, MissingRuns, manifest.ManifestError, ClaimsError),
-    *(pool.TrainingError, pool.ExecutorError, CodeError),
+    *(pool.TrainingError, executors.ExecutorError, CodeError),
 )
 
 

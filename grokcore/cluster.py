@@ -6,12 +6,13 @@ Specifications go out and records come back to this process, which alone writes 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from grokcore.pool import ExecutorError
+from grokcore.executors import ExecutorError
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -63,14 +64,15 @@ def connected(address: str, say: Say = print) -> Iterator[DaskExecutor]:
         raise ExecutorError("a cluster takes Dask, which is not installed: pip install 'grokcore[cluster]'") from None
     try:
         client = Client(address, timeout=TIMEOUT, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
+    except (OSError, TimeoutError, ValueError, TypeError) as error:  # the last, of TLS without its certificates
         raise ExecutorError(
             f"no Dask scheduler answers at {address!r} ({error}): start one with `dask scheduler` and give the address "
             "that it prints, for instance tcp://127.0.0.1:8786"
         ) from None
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it says of a lost scheduler, we say
     with client:
         executor = DaskExecutor(client)
-        if not executor.workers:
+        if not client.scheduler_info()["workers"]:
             say(f"no worker has joined {address} yet: waiting; start some with `dask worker {address} --nthreads 1`")
             client.wait_for_workers(1)
         yield executor

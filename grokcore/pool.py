@@ -6,31 +6,37 @@ sweep is at is left to it.
 
 from __future__ import annotations
 
-import os
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import (
     ALL_COMPLETED,
     FIRST_COMPLETED,
-    BrokenExecutor,
-    CancelledError,
     Executor,
     Future,
     wait,
 )
-from dataclasses import replace
 from functools import partial
-from typing import TypeVar
 
 from grokcore import progress
 from grokcore.backlog import RETRIES, Backlog, Options
+from grokcore.executors import (
+    PATIENCE,
+    Given,
+    Local,
+    ask,
+    error_of,
+    is_broken,
+    log,
+    submit,
+    workers,
+)
 from grokcore.grouping import cpu_groups, gpu_groups
 from grokcore.parts import shown
 from grokcore.progress import Meter, Watch
 from grokcore.reservations import Reservations
 from grokcore.spec import RunSpec
-from grokcore.worker import CODE, ENVIRONMENT, Job, Result, require_code, train_job, train_whole
-
-T = TypeVar("T")
+from grokcore.worker import CODE, Job, Result, require_code, train_job
 
 
 class DeviceError(RuntimeError):
@@ -39,21 +45,6 @@ class DeviceError(RuntimeError):
 
 class TrainingError(RuntimeError):
     """Runs that failed; the message names them with the reason. All others were trained and saved."""
-
-
-class ExecutorError(RuntimeError):
-    """An executor that takes no more runs, or a cluster that is not there; what had ended is saved."""
-
-
-def cores() -> int:
-    """Return the number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def workers(executor: Executor | None, jobs: int | None) -> int:
-    """Return how many groups train at once: `jobs` if given, else what an executor says of itself, else one a core."""
-    known = getattr(executor, "workers", 0)
-    return jobs or (known if isinstance(known, int) else 0) or cores()
 
 
 def device_of(device: str) -> str:
@@ -76,7 +67,7 @@ def device_in(executor: Executor | None, device: str) -> str:
 
     Raises CodeError if it has another text of this package, ExecutorError if there is none to ask.
     """
-    return device_of(device) if executor is None else _ask(executor, _survey, device, CODE)
+    return device_of(device) if executor is None else ask(executor, _survey, device, CODE)
 
 
 def _survey(device: str, code: str) -> str:
@@ -101,11 +92,11 @@ def train_all(
     work = Backlog(absent, asked, options, reservations, at_hand, partial(_groups, options))
     meter = Meter(absent, reservations.progress, watch)
     if options.executor is not None:
-        yield from _in_processes(work, _Given(options.executor, options.jobs), meter)
+        yield from _in_processes(work, Given(options.executor, options.jobs), meter)
     elif options.device != "cpu" or (n := min(workers(None, options.jobs), len(work.waiting))) == 1:
         yield from _in_this_process(work, meter)
     else:
-        yield from _in_processes(work, _Local(n), meter)
+        yield from _in_processes(work, Local(n), meter)
     meter.report(last=True)
     if work.failed:
         raise TrainingError(
@@ -119,28 +110,7 @@ def _groups(options: Options, specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
         return cpu_groups(specs, workers(options.executor, options.jobs))
     if options.executor is None:
         return gpu_groups(specs, options.device, options.plain)
-    return _ask(options.executor, gpu_groups, specs, options.device, options.plain)
-
-
-def _ask(executor: Executor, function: Callable[..., T], *given: object) -> T:
-    try:
-        return _hand(executor, function, *given).result()
-    except (BrokenExecutor, CancelledError) as error:
-        raise _gone(error) from error
-
-
-def _hand(executor: Executor, function: Callable[..., T], *given: object) -> Future[T]:
-    try:
-        return executor.submit(function, *given)
-    except RuntimeError as error:  # it was shut down, or has lost its cluster
-        raise BrokenExecutor(str(error)) from error
-
-
-def _gone(error: BaseException) -> ExecutorError:
-    return ExecutorError(
-        f"the executor takes no more runs ({type(error).__name__}{f': {error}' if str(error) else ''}): its processes, "
-        "or the scheduler of a cluster, have gone. What had ended is saved; start them and the same sweep again"
-    )
+    return ask(options.executor, gpu_groups, specs, options.device, options.plain)
 
 
 def _in_this_process(work: Backlog, meter: Meter) -> Iterator[Result]:
@@ -163,73 +133,34 @@ def _in_this_process(work: Backlog, meter: Meter) -> Iterator[Result]:
         torch.cuda.empty_cache()  # after the error, which holds what did not fit; does nothing without a GPU
 
 
-class _Local:
-    """Loky processes, which also take classes defined in a notebook; new ones when one of them was killed."""
-
-    def __init__(self, n: int) -> None:
-        self.room, self.n = 2 * n, n
-        self.processes: Executor | None = None
-
-    def submit(self, job: Job) -> Future[list[Result]]:
-        from loky import ProcessPoolExecutor
-
-        self.processes = self.processes or ProcessPoolExecutor(self.n, env=ENVIRONMENT)
-        return self.processes.submit(train_whole, replace(job, parent=os.getpid()))
-
-    def broken(self, error: BaseException) -> None:
-        """Take new processes; a killed one takes all others with it."""
-        self.close()
-
-    def close(self) -> None:
-        from loky import ProcessPoolExecutor
-
-        if isinstance(self.processes, ProcessPoolExecutor):
-            self.processes.shutdown(wait=True, kill_workers=True)
-        self.processes = None
-
-
-class _Given:
-    """An executor of the user's, which is left as it is: what cannot be had of it any more ends the sweep."""
-
-    def __init__(self, executor: Executor, jobs: int | None) -> None:
-        self.executor, self.jobs = executor, jobs
-
-    @property
-    def room(self) -> int:
-        return 2 * workers(self.executor, self.jobs)  # at this moment: workers of a cluster come and go
-
-    def submit(self, job: Job) -> Future[list[Result]]:
-        return _hand(self.executor, train_whole, job)
-
-    def broken(self, error: BaseException) -> None:
-        raise _gone(error)
-
-    def close(self) -> None: ...
-
-
-def _in_processes(work: Backlog, pool: _Local | _Given, meter: Meter) -> Iterator[Result]:
+def _in_processes(work: Backlog, pool: Local | Given, meter: Meter) -> Iterator[Result]:
     """Train groups in other processes; if one fails the others go on.
 
     No more than two groups a process are handed over at a time, so that results do not pile up. What a process that
     was killed was at is tried again, the last time with no other group beside it.
     """
-    alone = list[Job]()
+    alone, latest = list[Job](), time.monotonic()
     running: dict[Future[list[Result]], Job] = {}
     try:
         while work.waiting or alone or running:
             while (work.waiting or (alone and not running)) and len(running) < pool.room:
                 job = work.begin(work.waiting.pop(0) if work.waiting else alone.pop(0))
                 if job is not None:
-                    running[_submit(pool, job)] = job
+                    running[submit(pool, job)] = job
             ended, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-            if any(_broken(_error(future)) for future in ended):
+            if ended:
+                latest = time.monotonic()
+            elif time.monotonic() - latest > PATIENCE and pool.deserted():
+                latest = math.inf  # said once
+                log.warning("no worker is left: waiting for one to join (with this version of grokcore)")
+            if any(is_broken(error_of(future)) for future in ended):
                 ended, _ = wait(running, return_when=ALL_COMPLETED)  # it breaks for all
             over = {future: job for future, job in running.items() if future in ended}
             yield from _good(work, over, meter)
-            lost = [(job, error) for future, job in over.items() if (error := _error(future)) is not None]
+            lost = [(job, error) for future, job in over.items() if (error := error_of(future)) is not None]
             running = {future: job for future, job in running.items() if future not in ended}
-            if broken := [error for _, error in lost if _broken(error)]:
-                work.killed([job for job, error in lost if _broken(error)])
+            if broken := [error for _, error in lost if is_broken(error)]:
+                work.killed([job for job, error in lost if is_broken(error)])
                 pool.broken(broken[0])
             for job, error in lost:
                 _again_or_failed(work, job, error, alone)
@@ -242,12 +173,12 @@ def _in_processes(work: Backlog, pool: _Local | _Given, meter: Meter) -> Iterato
 
 def _good(work: Backlog, ended: dict[Future[list[Result]], Job], meter: Meter) -> Iterator[Result]:
     for future, job in ended.items():
-        if _error(future) is None:
+        if error_of(future) is None:
             results = future.result()
-            for record, _ in results:
-                progress.complete(job.progress, record.spec.id, record.curve)
             meter.done += work.count(results)
             yield from results
+            for record, _ in results:
+                progress.complete(job.progress, record.spec.id, record.curve)
             work.end(job)
 
 
@@ -257,31 +188,13 @@ def _again_or_failed(work: Backlog, job: Job, error: BaseException, alone: list[
 
     if isinstance(error, torch.OutOfMemoryError) and len(job.specs) > 1:
         work.halve(job)
-    elif not _broken(error):
+    elif type(error).__name__ == "KilledWorker" and job.path not in work.tries:
+        work.tries[job.path] = RETRIES  # Dask has tried it again, and blames all groups that a dead worker had
+        alone.append(job)
+    elif not is_broken(error):
         work.fail(job, f"{type(error).__name__}: {error}")
     elif work.tries.get(job.path, 0) > RETRIES:
         work.fail(job, f"its process was killed {RETRIES + 1} times (out of memory?): {error}")
     else:
         last = work.tries.get(job.path, 0) == RETRIES
         (alone if last else work.waiting).append(job)
-
-
-def _submit(pool: _Local | _Given, job: Job) -> Future[list[Result]]:
-    try:
-        return pool.submit(job)
-    except BrokenExecutor as error:  # a process was killed since the last look
-        failed: Future[list[Result]] = Future()
-        failed.set_exception(error)
-        return failed
-
-
-def _error(future: Future[list[Result]]) -> BaseException | None:
-    try:
-        return future.exception()
-    except CancelledError as error:
-        return error
-
-
-def _broken(error: BaseException | None) -> bool:
-    """Tell whether an error is not the group's but the executor's; nobody here cancels what is under way."""
-    return isinstance(error, BrokenExecutor | CancelledError)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,44 +57,51 @@ def _evaluations(curve: Mapping[str, np.ndarray]) -> list[list[float]]:
 
 
 def _write(path: Path, lines: Sequence[Any]) -> None:
-    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    part = path.with_name(f".{path.name}")
+    with contextlib.suppress(OSError):
+        part.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        os.replace(part, path)
 
 
 def note(folder: Path, step: int, rows: Mapping[str, Mapping[str, float]]) -> None:
-    """Add an evaluation to the files of its runs."""
+    """Add an evaluation to the files of its runs. Raises FileNotFoundError if the sweep, and so its folder, is gone."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the sweep that asked for these runs has ended: {folder} is gone")
     for run, row in rows.items():
-        with (folder / run).open("a") as file:
+        with contextlib.suppress(OSError), (folder / run).open("r+") as file:  # on a full disk a record tells of it
+            file.seek(0, os.SEEK_END)
             file.write(json.dumps([step, row["train_accuracy"], row["val_accuracy"]]) + "\n")
 
 
 class Meter:
-    """Reports the progress of a sweep to its watcher, about once a second."""
+    """Reports the progress of a sweep to its watcher, about once a second, of thousands of runs less often."""
 
     def __init__(self, specs: Sequence[RunSpec], folder: Path, watch: Watch | None) -> None:
-        self.specs, self.folder, self.watch = specs, folder, watch
-        self.done, self.began, self.latest = 0, time.monotonic(), 0.0
+        self.folder, self.watch = folder, watch
+        self.steps = {spec.id: spec.steps for spec in specs}
+        self.done, self.began, self.next = 0, time.monotonic(), 0.0
         self.labels = _labels(specs)
 
     def report(self, last: bool = False) -> None:
-        """Tell the watcher, unless that was less than a second ago."""
+        """Tell the watcher, unless that was less than a second ago, or 20 times as long as it took."""
         now = time.monotonic()
-        if self.watch is None or (now - self.latest < 1 and not last):
+        if self.watch is None or (now < self.next and not last):
             return
-        self.latest = now
         rows: list[tuple[Any, ...]] = []
         done, earlier = 0, 0
-        for spec in self.specs:
-            path = self.folder / spec.id
+        for run in self.steps:
+            path = self.folder / run
             lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
             start, *evaluated = [json.loads(line) for line in lines if line.endswith("\n")] or [0]
             earlier += start
-            rows += [(spec.id, *values, self.labels[spec.id]) for values in evaluated]
+            rows += [(run, *values, self.labels[run]) for values in evaluated]
             done += evaluated[-1][0] if evaluated else 0
         curves = pd.DataFrame(rows, columns=["run", "step", "train_accuracy", "val_accuracy", "label"])
-        total = sum(spec.steps for spec in self.specs)
+        total = sum(self.steps.values())
         rate = max(done - earlier, 0) / max(now - self.began, 1e-9)
         left = (total - done) / rate if rate else None
-        self.watch(Progress(self.done, len(self.specs), done, total, rate, left, curves))
+        self.watch(Progress(self.done, len(self.steps), done, total, rate, left, curves))
+        self.next = now + max(1.0, 20 * (time.monotonic() - now))
 
 
 def _labels(specs: Sequence[RunSpec]) -> dict[str, str]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import FrameType
 
 TEMPORARY = (".*.parquet.*", ".*.safetensors.*", ".*.json.*")  # as `replacing` names them
 LEFTOVER = 3600.0  # seconds after which a temporary file is nobody's
@@ -44,6 +47,22 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if name is not None:
             Path(name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let a block end before Ctrl-C is heeded, in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[tuple[int, FrameType | None]] = []
+    before = signal.signal(signal.SIGINT, lambda *given: heard.append(given))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard and callable(before):
+        before(*heard[0])
 
 
 def clear_leftovers(folders: Iterable[Path]) -> None:

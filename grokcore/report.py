@@ -13,7 +13,7 @@ from typing import Any
 from grokcore import __version__, front, manifest, pages, pdf, plan, reuse
 from grokcore.audit import Audit, of_records
 from grokcore.execute import Executed, execute, require_kernel
-from grokcore.pool import cores, workers
+from grokcore.executors import cores, workers
 from grokcore.progress import Watch
 from grokcore.spec import RunSpec
 from grokcore.store import Store, repository

@@ -7,7 +7,9 @@ the processes that train for it tell of their progress.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Iterable
@@ -33,8 +35,13 @@ class Reservations:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self.turn:
                 self.alive.acquire()
-                self.progress.mkdir()
-                self._write()
+                try:
+                    self.progress.mkdir()
+                    self._write()
+                except BaseException:
+                    self.alive.release()
+                    _remove(self.list)
+                    raise
         except OSError as error:
             raise unwritable(self.folder, error) from error
         return self
@@ -76,7 +83,7 @@ class Reservations:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                found.update(json.loads(path.read_text()))
+                found.update(json.loads(path.read_text()) if path.is_file() else [])
             else:
                 lock.release()
                 _remove(path)
@@ -88,6 +95,10 @@ class Reservations:
 
 
 def _remove(path: Path) -> None:
-    shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+    folder = path.with_suffix("")
+    gone = folder.with_name(f".{folder.name}")  # at once, for a worker that may be writing there
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(folder, gone)
+    shutil.rmtree(gone, ignore_errors=True)
     path.unlink(missing_ok=True)
     path.with_suffix(".lock").unlink(missing_ok=True)

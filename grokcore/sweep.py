@@ -12,9 +12,11 @@ import pandas as pd
 
 from grokcore import checkpoint
 from grokcore.backlog import Options
+from grokcore.executors import cores, workers
 from grokcore.parts import shown
-from grokcore.pool import cores, device_in, train_all, workers
+from grokcore.pool import device_in, train_all
 from grokcore.progress import Watch
+from grokcore.replacing import uninterrupted
 from grokcore.reservations import Reservations
 from grokcore.spec import RunSpec
 from grokcore.store import Record, RecordError, Store
@@ -59,8 +61,9 @@ def sweep(
     same store is at are waited for.
 
     `executor` trains in the processes of any `concurrent.futures.Executor` instead of local ones, on machines that have
-    the same grokcore; `jobs` is then how many groups it trains at once (default: its attribute `workers`, else one a
-    core of this machine). It is not shut down. Processes that see the store's folder write their checkpoints there.
+    the same grokcore; `jobs` is then how many groups it is given at once (default: two for each of its `workers`, or
+    for each core of this machine if it does not say how many it has). It is not shut down. Processes that see the
+    store's folder write their checkpoints there.
 
     Raises MissingRuns with `train=False`, RecordError for a damaged record, SpecError for a run that cannot be
     trained, TrainingError for runs that failed after all others are saved, StoreError where nothing can be written,
@@ -96,8 +99,9 @@ def _trained(
                 wanted = {spec.id for spec in left}
                 for record, weights in train_all(left, asked, options, reservations, at_hand, watch):
                     if record.spec.id in wanted:  # others only belong to a group on its way
-                        store.save(record, weights)
-                        found[record.spec.id] = record
+                        with uninterrupted():
+                            store.save(record, weights)
+                            found[record.spec.id] = record
                 while others := [spec for spec in left if spec.id not in found]:
                     found |= {spec.id: store.load(spec.id) for spec in others if at_hand(spec)}
                     if not reservations.busy(spec.id for spec in others):

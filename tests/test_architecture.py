@@ -24,7 +24,7 @@ FLOORS = [
     {"train", "floor"},
     {"grouping", "analysis", "plots", "agreement"},
     {"worker"},
-    {"backlog", "verification", "audit"},
+    {"backlog", "executors", "verification", "audit"},
     {"pool"},
     {"sweep", "cluster", "timing", "claim_words", "claim_times"},
     {"bench", "claim_weights", "claim_cycles", "claim_epochs"},

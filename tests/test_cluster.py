@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from grokcore import checkpoint, cli, models
 from grokcore.cluster import connected
-from grokcore.pool import ExecutorError
+from grokcore.executors import ExecutorError
 from grokcore.progress import Progress
 from grokcore.spec import grid, replace
 from grokcore.store import Record, RecordError, Store
@@ -155,14 +155,24 @@ def test_a_worker_killed_in_the_middle_loses_nothing_and_nothing_is_done_twice(
     assert tidy(store)
 
 
+@pytest.mark.parametrize("saving", [False, True])
 def test_a_scheduler_that_has_gone_is_named_and_what_had_ended_is_kept(
-    store: Store, local: Store, cluster: Cluster
+    store: Store, local: Store, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, saving: bool
 ) -> None:
-    specs = [*grid(SHORT, seed=range(3)), *grid(replace(LONG, steps=100_000), seed=range(2))]
+    """Gone while results are waited for, or while the third of them is saved and others wait to be handed over."""
+    specs = [*grid(SHORT, seed=range(3)), *grid(replace(LONG, steps=100_000), seed=range(8 if saving else 2))]
+    save = Store.save
 
     def watch(progress: Progress) -> None:
-        if progress.done == 3:
+        if progress.done == 3 and not saving:
             cluster.kill(cluster.scheduler)
+
+    def last(self: Store, record: Record, weights: Weights | None = None) -> None:
+        if len(self.ids()) == 2 and saving:
+            cluster.kill(cluster.scheduler)
+        save(self, record, weights)
+
+    monkeypatch.setattr(Store, "save", last)
 
     with (
         pytest.raises(ExecutorError, match="takes no more runs.*scheduler of a cluster.*ended is saved"),

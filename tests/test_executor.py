@@ -1,5 +1,6 @@
 """Sweeps in an executor that was given: the same records as locally, and a clear error when it takes no more."""
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -12,9 +13,11 @@ import pytest
 import torch
 from sweeps import SHORT, tidy
 
-from grokcore import pool, worker
-from grokcore.pool import ExecutorError, TrainingError
+from grokcore import executors, pool, progress, worker
+from grokcore.executors import ExecutorError
+from grokcore.pool import TrainingError
 from grokcore.progress import Progress
+from grokcore.reservations import Reservations
 from grokcore.spec import grid, replace
 from grokcore.store import Store
 from grokcore.sweep import sweep
@@ -113,7 +116,7 @@ def test_a_group_that_does_not_fit_into_a_workers_memory_is_halved(
     monkeypatch.setattr("grokcore.grouping.runs_that_pay", lambda _: 7)
     executor = Here(scarce)
     sweep(grid(SHORT, seed=range(7)), store=store, device="cpu", executor=executor, jobs=1)
-    assert [len(job.specs) for job in executor.jobs] == [7, 4, 3, 2, 1, 2, 2]
+    assert [len(job.specs) for job in executor.jobs] == [7, 4, 2, 2, 3, 2, 1]
     with pytest.raises(TrainingError, match=f"{SPECS[3].id}: OutOfMemoryError: CUDA out"):
         sweep(SPECS[3:], store=store, device="cpu", executor=Here(lambda job: scarce(changed(job, specs=SPECS))))
     assert tidy(store)
@@ -172,6 +175,89 @@ def test_a_run_that_fails_does_not_stop_the_others(store: Store) -> None:
     assert len(store.ids()) == 3 and tidy(store)
 
 
+class KilledWorker(Exception):
+    """As Dask's, which is known by its name."""
+
+
+def test_groups_that_a_dead_worker_had_are_tried_once_more_alone(store: Store) -> None:
+    """Dask blames all of them; only the one that kills its process again is given up."""
+    tried: list[Job] = []
+
+    def train(job: Job) -> Any:
+        tried.append(job)
+        if job.specs == [SPECS[0]] or (job.specs == [SPECS[1]] and tried.count(job) == 1):
+            raise KilledWorker("died")
+        return train_whole(job)
+
+    with pytest.raises(TrainingError, match=f"1 runs failed, .*\n{SPECS[0].id}: KilledWorker: died"):
+        sweep(SPECS, store=store, device="cpu", executor=Here(train))
+    assert [job.specs[0].id for job in tried] == [spec.id for spec in [*SPECS, *SPECS[:2]]]
+    assert len(store.ids()) == 3 and tidy(store)
+
+
+def test_a_run_that_cannot_be_sent_does_not_stop_the_others(store: Store) -> None:
+    class Picky(Here):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            if fn is train_whole and args[0].specs == [SPECS[2]]:
+                raise TypeError("cannot pickle a lock")
+            return super().submit(fn, *args, **kwargs)
+
+    with pytest.raises(TrainingError, match=f"1 runs failed, .*\n{SPECS[2].id}: TypeError: cannot pickle a lock"):
+        sweep(SPECS, store=store, device="cpu", executor=Picky())
+    assert len(store.ids()) == 3 and tidy(store)
+
+
+def test_a_cluster_that_is_gone_when_it_is_asked_for_workers_loses_no_result(store: Store) -> None:
+    class Gone(Here):
+        @property
+        def workers(self) -> int:
+            if len(self.jobs) > 1:
+                raise BrokenProcessPool("no answer")
+            return 1
+
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            if len(self.jobs) > 1:
+                raise BrokenProcessPool("no answer")
+            return super().submit(fn, *args, **kwargs)
+
+    executor = Gone()
+    with pytest.raises(ExecutorError, match="no answer"):
+        sweep(SPECS, store=store, device="cpu", executor=executor)
+    assert store.ids() == sorted(spec.id for spec in SPECS[:2])
+    with pytest.raises(ExecutorError, match="no answer"):
+        executors.workers(executor, None)
+
+
+def test_waiting_for_a_worker_is_said(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both for the first answer and for a result when all workers have left."""
+    monkeypatch.setattr(executors, "PATIENCE", 0.05)
+    monkeypatch.setattr(pool, "PATIENCE", 0.05)
+
+    class Late(Here):
+        workers = 0
+
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            future: Future[Any] = Future()
+            threading.Timer(1.5, lambda: future.set_result(fn(*args, **kwargs))).start()
+            return future
+
+    sweep(SPECS[:1], store=store, device="cpu", executor=Late())
+    assert [message.split(":")[0] for message in caplog.messages] == ["waiting for a worker", "no worker is left"]
+
+
+def test_a_sweep_that_has_ended_ends_the_training_for_it(tmp_path: Path) -> None:
+    """Its folder goes at once, also under a process that is writing there, which then cannot make it again."""
+    with Reservations(tmp_path) as reservations:
+        progress.begin(reservations.progress, "run", {})
+        progress.note(reservations.progress, 1, {"run": {"train_accuracy": 0.5, "val_accuracy": 0.1}})
+        assert (reservations.progress / "run").read_text() == "0\n[1, 0.5, 0.1]\n"
+    with pytest.raises(FileNotFoundError, match="has ended"):
+        progress.note(reservations.progress, 2, {"run": {"train_accuracy": 0.5, "val_accuracy": 0.1}})
+    assert [path.name for path in tmp_path.iterdir()] == ["turn.lock"]
+
+
 def test_a_worker_with_another_version_trains_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     other = Here(lambda job: train_whole(changed(job, code="0" * 64)))
     with pytest.raises(TrainingError, match="CodeError: this process on .* has another grokcore"):
@@ -182,7 +268,7 @@ def test_a_worker_with_another_version_trains_nothing(store: Store, monkeypatch:
     assert store.ids() == []
 
 
-@pytest.mark.parametrize(("workers", "jobs", "most"), [(3, None, 6), (3, 1, 2), (None, 2, 4)])
+@pytest.mark.parametrize(("workers", "jobs", "most"), [(3, None, 6), (3, 1, 1), (None, 2, 2)])
 def test_two_groups_a_worker_are_handed_over(
     store: Store, monkeypatch: pytest.MonkeyPatch, workers: int | None, jobs: int | None, most: int
 ) -> None:

@@ -45,6 +45,24 @@ def test_interrupted_from_the_keyboard_it_says_what_is_saved(
     assert "interrupted; 0 of 1 runs are saved, and there are 0 checkpoints to go on from; the same command" in said
 
 
+def test_ctrl_c_while_a_record_is_written_lets_it_be_written(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = Store.save
+
+    def interrupted(*given: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        save(*given)
+
+    monkeypatch.setattr(Store, "save", interrupted)
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            sweep(grid(SHORT, seed=range(2)), store=store, device="cpu", jobs=1)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert len(store.ids()) == 1 and store.load(store.ids()[0]).status == "finished"
+    assert caught.value.__notes__ == ["1 of 2 runs are saved, and there are 0 checkpoints to go on from"]
+
+
 def test_an_interrupted_parallel_sweep_leaves_no_process_and_no_broken_file(tmp_path: Path) -> None:
     specs = grid(LONG, seed=range(4))
     process = start(tmp_path, specs)
@@ -227,6 +245,6 @@ def test_a_pool_that_breaks_while_a_result_is_saved_does_not_end_the_sweep(
 def test_a_worker_that_dies_before_it_begins_is_not_tried_for_ever(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("grokcore.pool.train_whole", lambda _: os._exit(1))
+    monkeypatch.setattr("grokcore.executors.train_whole", lambda _: os._exit(1))
     with pytest.raises(TrainingError, match="2 runs failed(.|\n)*killed 3 times"):
         sweep(grid(SHORT, seed=range(2)), store=store, device="cpu", jobs=2)
