@@ -10,6 +10,7 @@ import pandas as pd
 from grokcore import measurements, tasks
 from grokcore.spec import RunSpec
 from grokcore.store import Store
+from grokcore.worker import one_thread
 
 FILE = "answers.csv"  # a line a run and step, its answers in the order of the rows, separated by spaces
 COLUMNS = ["run", "step", "row", "answer"]
@@ -27,17 +28,12 @@ def measure(spec: RunSpec, weights: Mapping[int, Mapping[str, np.ndarray]]) -> p
 
     from grokcore import models
 
-    tokens, network = torch.from_numpy(tasks.table(spec.task)[0]), models.build(spec)
-    threads, parts = torch.get_num_threads(), []
-    torch.set_num_threads(1)  # the networks are too small for more
-    try:
+    tokens, network, parts = torch.from_numpy(tasks.table(spec.task)[0]), models.build(spec), []
+    with one_thread(), torch.no_grad():
         for step, named in weights.items():
             state = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in named.items()}
-            with torch.no_grad():
-                found = functional_call(network, state, (tokens,)).argmax(1).numpy()
+            found = functional_call(network, state, (tokens,)).argmax(1).numpy()
             parts.append(_tidy(spec.id, step, found))
-    finally:
-        torch.set_num_threads(threads)
     return pd.concat(parts, ignore_index=True)
 
 

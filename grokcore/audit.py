@@ -17,7 +17,7 @@ import datetime
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -116,25 +116,12 @@ def audit(
     done = []
     for run in drawn(store, n, seed):
         record = store.load(run)
-        with _one_thread(device):
+        with worker.one_thread(device):
             done.append(compare(record, *trained_again(record.spec, device)))
         if say is not None:
             say(str(done[-1]))
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return Audit(seed, len(known) + left_out, left_out, tuple(done), worker.versions(device), date)
-
-
-@contextlib.contextmanager
-def _one_thread(device: str) -> Iterator[None]:
-    """Train on one thread, as records are made: the networks are too small for more."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if device == "cpu" else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def trained_again(spec: RunSpec, device: str = "cpu") -> tuple[pd.DataFrame, str | None]:

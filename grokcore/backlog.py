@@ -111,4 +111,3 @@ class Backlog:
         left = [spec for spec in job.specs if spec.id not in set(done)]
         half = -(-len(left) // 2)
         self.waiting[:0] = [replace(job, specs=part) for part in (left[:half], left[half:]) if part]
-        self.end(job)

@@ -188,6 +188,7 @@ def _again_or_failed(work: Backlog, job: Job, error: BaseException, alone: list[
 
     if isinstance(error, torch.OutOfMemoryError) and len(job.specs) > 1:
         work.halve(job)
+        work.end(job)
     elif type(error).__name__ == "KilledWorker" and job.path not in work.tries:
         work.tries[job.path] = RETRIES  # Dask has tried it again, and blames all groups that a dead worker had
         alone.append(job)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from grokcore import checkpoint
 from grokcore.backlog import Options
-from grokcore.executors import cores, workers
+from grokcore.executors import cores, log, workers
 from grokcore.parts import shown
 from grokcore.pool import device_in, train_all
 from grokcore.progress import Watch
@@ -86,7 +86,7 @@ def _trained(
     absent: list[RunSpec], asked: list[RunSpec], store: Store, options: Options, fresh: bool, watch: Watch | None
 ) -> dict[str, Record]:
     """Train runs and save each as it ends; return the records by run id, also those that another sweep made."""
-    found: dict[str, Record] = {}
+    found, said = dict[str, Record](), False
 
     def at_hand(spec: RunSpec) -> bool:
         return not fresh and store.saved(spec.id) is not None and _kept(store, spec.id, options.keep)
@@ -106,6 +106,9 @@ def _trained(
                     found |= {spec.id: store.load(spec.id) for spec in others if at_hand(spec)}
                     if not reservations.busy(spec.id for spec in others):
                         break
+                    if not said:
+                        log.warning(f"{len(others)} runs are left to another sweep on this store: waiting for it")
+                    said = True
                     time.sleep(PATIENCE)
     except KeyboardInterrupt as error:
         n = len(list(store.checkpoints.glob("*.safetensors")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import os
@@ -75,8 +76,6 @@ class Job:
 
 def train_job(job: Job, report: Callable[[], None] | None = None) -> Iterator[Result]:
     """Train a group and yield each run as it ends; on one thread if on a CPU. `report()` is called as it goes on."""
-    import torch
-
     from grokcore.train import train
 
     engine, together = _engine(job.device), job.progress.is_dir()
@@ -101,13 +100,22 @@ def train_job(job: Job, report: Callable[[], None] | None = None) -> Iterator[Re
 
     for spec in job.specs if together else []:
         progress.begin(job.progress, spec.id, resume.curves[spec.id] if resume is not None else {})
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1 if job.device == "cpu" else threads)
     options: dict[str, Any] = {"plain": job.plain, "keep_weights": job.keep, "checkpoint": save, "resume": resume}
-    try:
+    with one_thread(job.device):
         for run in train(job.specs, job.device, watch=note, **options):
             provenance = _provenance(run, job.device, len(job.specs))
             yield make_record(run.spec, run.curve, run.status, provenance), run.weights
+
+
+@contextlib.contextmanager
+def one_thread(device: str = "cpu") -> Iterator[None]:
+    """Let torch take one thread on a CPU: the networks are too small for more."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if device == "cpu" else threads)
+    try:
+        yield
     finally:
         torch.set_num_threads(threads)
 

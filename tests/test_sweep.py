@@ -226,6 +226,24 @@ def test_no_more_than_two_groups_a_process_are_under_way(store: Store, monkeypat
     assert max(i + 1 - done for i, done in enumerate(handed_over)) == 6
 
 
+def test_waiting_for_another_sweep_is_said_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks: list[float] = []
+    with Reservations(store.cache / "sweeps") as other:
+        other.take([RUNS[0].id])
+
+        def sleep(seconds: float) -> None:
+            looks.append(seconds)
+            if len(looks) == 3:
+                other.release([RUNS[0].id])  # as if it had been interrupted: the run is trained here
+
+        monkeypatch.setattr("time.sleep", sleep)
+        run_sweep(RUNS[:2], store)
+    assert caplog.messages == ["1 runs are left to another sweep on this store: waiting for it"]
+    assert len(looks) == 3 and set(store.ids()) == {spec.id for spec in RUNS[:2]}
+
+
 def python(*arguments: str) -> list[str]:
     return [sys.executable, "-W", "error", *arguments]
 
