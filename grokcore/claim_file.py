@@ -80,6 +80,7 @@ class Claim(BaseModel):
     parameters: dict[str, Any]
     cells: dict[str, dict[str, Any]] = Field(min_length=1)
     parts: dict[str, str] = Field(min_length=1)
+    headline: str
     measured: str
     rule: dict[Judgement, str] = Field(min_length=4)
     min_seeds: int = Field(ge=1)

@@ -14,7 +14,11 @@ from grokcore.stats import median_time, wilson
 PART = "part: "
 BUDGET = "_budget"
 MOST_GAPS = 3
-BRACKETS = "In brackets: the range over the seeds; for steps and epochs the 95 % interval of the Kaplan-Meier median."
+BRACKETS = (
+    "In brackets: the range over the seeds; for steps and epochs the 95 % interval of the Kaplan-Meier median, up to "
+    "∞ where the seeds do not bound it. A number without brackets is that of every seed."
+)
+NOTHING = "Nothing is measured: no seed has all the runs."
 SHOWN = ("operation", "alpha", "optimizer", "weight_decay")
 
 
@@ -40,9 +44,9 @@ class Shown:
         known = self.values[np.isfinite(self.values)]
         if len(known) == 0:
             return "no step" if kind == "step" else "n/a"
-        words = _write(float(np.median(known)), kind)
-        if len(self.values) > 1:
-            words += f" [{_write(float(known.min()), kind)}, {_write(float(known.max()), kind)}]"
+        words, least, most = (_write(float(value), kind) for value in (np.median(known), known.min(), known.max()))
+        if least != most:
+            words += f" [{least},\N{NO-BREAK SPACE}{most}]"
         return f"step {words}" if kind == "step" else words
 
     def _times(self, budgets: np.ndarray, unit: str) -> str:
@@ -50,19 +54,23 @@ class Shown:
         latest = _write(float(budgets.max()), "step")
         if not reached.any():
             return f"no {unit} up to {latest}"
-        if len(reached) == 1:
+        if reached.all() and np.ptp(self.values) == 0:
             return f"{unit} {_write(float(self.values[0]), 'step')}"
-        if reached.all() and np.ptp(self.values) == 0:  # whose interval no band bounds
-            return f"{unit} {_write(float(self.values[0]), 'step')} [every seed]"
         found = median_time(np.where(reached, self.values, budgets).tolist(), reached.tolist())
-        value, low, high = (_write(x, "step") if np.isfinite(x) else "not bounded" for x in found)
-        value = f"{unit} {value}" if np.isfinite(found.value) else f"no {unit} up to {latest}"
+        value = f"{unit} {_write(found.value, 'step')}" if np.isfinite(found.value) else f"no {unit} up to {latest}"
+        high = f"{_write(found.high, 'step')}]" if np.isfinite(found.high) else "∞)"
+        interval = f" [{_write(found.low, 'step')},\N{NO-BREAK SPACE}{high}" if np.isfinite(found.low) else ""
         missing = f" ({(~reached).sum()} of {len(reached)} not by {latest})" if not reached.all() else ""
-        return f"{value} [{low}, {high}]{missing}"
+        return f"{value}{interval}{missing}"
 
 
-def fill(template: str, table: pd.DataFrame) -> str:
-    """Return a sentence with its `{name:kind}` filled from columns of a verdict's values, one row a seed."""
+def fill(template: str, table: pd.DataFrame, prefix: str = "") -> str:
+    """Return a sentence with its `{name:kind}` filled from columns of a verdict's values, one row a seed.
+
+    `prefix` stands before it. Without rows, or where nothing could be measured, only that is said.
+    """
+    if table.empty:
+        return NOTHING
     shown: dict[str, Any] = {}
     for name in map(str, table):
         budgets = table[f"{name}{BUDGET}"].tolist() if f"{name}{BUDGET}" in table else None
@@ -71,12 +79,9 @@ def fill(template: str, table: pd.DataFrame) -> str:
     if not any(np.isfinite(one.values).any() for one in shown.values()):
         return "Nothing is measured: the runs lack what the statistic reads."
     try:
-        sentence = template.format_map(shown)
+        return prefix + template.format_map(shown).replace(" %", "\N{NO-BREAK SPACE}%")
     except KeyError as error:
         raise ClaimsError(f"the sentence {template!r} needs {error}; the statistic gives {listed(shown)}") from None
-    if len(table) == 1:
-        return sentence
-    return f"{len(table)} seeds, medians: {sentence}"
 
 
 def counted(table: pd.DataFrame) -> str:
@@ -88,12 +93,12 @@ def counted(table: pd.DataFrame) -> str:
         return f"on the one seed so far it {table['level'].iloc[0]} ({'; '.join(said)})"
     holds, partly, fails = (list(table["level"]).count(level) for level in ("holds", "holds partly", "fails"))
     share = wilson(holds, n)
-    bounds = f"share that holds {_write(share.value, 'share')}, 95 % interval {_write(share.low, 'share')}"
+    value, low, high = (_write(number, "share") for number in share)
     words = {name: list(table[name]) for name in names}
     parts = [f"{titles[name]}: {said.count('yes')} of {n - said.count('undecided')}" for name, said in words.items()]
     return (
         f"of {n} seeds it holds on {holds}, holds partly on {partly}, fails on {fails} "
-        f"({bounds} to {_write(share.high, 'share')}; {'; '.join(parts)})"
+        f"(share that holds {value}, 95\N{NO-BREAK SPACE}% interval {low} to {high}; {'; '.join(parts)})"
     )
 
 
@@ -132,7 +137,6 @@ def listed(names: Iterable[Any]) -> str:
 
 def _write(value: float, kind: str) -> str:
     if kind == "share":
-        return f"{100 * value:.3g} %"
-    return (
-        f"{value:,.0f}".replace(",", "\N{NO-BREAK SPACE}") if kind == "step" or abs(value) >= 1000 else f"{value:.3g}"
-    )
+        return f"{100 * value:.3g}\N{NO-BREAK SPACE}%"
+    words = f"{value:,.0f}" if kind == "step" or abs(value) >= 1000 else f"{value:.3g}"
+    return words.replace(",", "\N{NO-BREAK SPACE}").replace("-", "\N{MINUS SIGN}")

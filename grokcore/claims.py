@@ -34,12 +34,16 @@ UNCHANGED = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the runs say about a claim; `values` has one row a seed, `leaning` is empty unless not settled."""
+    """What the runs say about a claim: its main number as `headline`, all of them as `measured`.
+
+    `values` has one row a seed, `leaning` is empty unless not settled.
+    """
 
     id: str
     source: str
     statement: str
     verdict: Judgement
+    headline: str
     measured: str
     values: pd.DataFrame
     n_runs: int
@@ -66,6 +70,7 @@ def evaluate(id: str, curves: pd.DataFrame, path: str | Path | None = None) -> V
     ids = sorted({str(runs[seed]["run"].iloc[0]) for runs in cells.values() for seed in decided["seed"]})
     verdict, tendency = judge(claim, list(decided["level"]))
     shown = counted(decided) if len(decided) else ""
+    medians = f"{len(values)} seeds, medians: " if len(values) > 1 else ""
     said = [f"{shown[:1].upper()}{shown[1:]}."]
     if verdict == "not settled":
         said = [f"{len(decided)} of the {claim.min_seeds} seeds needed can be judged."]
@@ -80,7 +85,8 @@ def evaluate(id: str, curves: pd.DataFrame, path: str | Path | None = None) -> V
         source=claim.source,
         statement=claim.statement,
         verdict=verdict,
-        measured=fill(claim.measured, values) if len(values) else "Nothing is measured: no seed has all the runs.",
+        headline=fill(claim.headline, values),
+        measured=fill(claim.measured, values, medians),
         values=values,
         n_runs=len(ids),
         n_seeds=len(decided),
@@ -174,7 +180,7 @@ def parts_alone(id: str, cell: str, curve: pd.DataFrame) -> dict[str, bool | Non
         parts, _ = claim.function({cell: _until(curve, budget)}, **given)
     except KeyError as error:
         raise ClaimsError(f"{id}: {claim.statistic} compares cell {cell!r} with {error}") from error
-    return {_in_words(claim.parts[part], given): holds for part, holds in parts.items()}
+    return {in_words(claim.parts[part], given): holds for part, holds in parts.items()}
 
 
 def _claim(id: str, path: str | Path | None = None) -> Claim:
@@ -189,7 +195,8 @@ def _of_cell(value: Any, cell: str, cells: set[str]) -> Any:
     return {cell: value[cell]} if isinstance(value, dict) and cell in value and set(value) <= cells else value
 
 
-def _in_words(part: str, parameters: dict[str, Any]) -> str:
+def in_words(part: str, parameters: dict[str, Any]) -> str:
+    """Return a part of a rule with the numbers in place of its parameters' names, without the full stop."""
     for name, value in parameters.items():
         part = part.replace(f"`{name}`", str(value))
     return part.rstrip(".")

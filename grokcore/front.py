@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from grokcore import agreement, analysis, claims, fourier, invariance, plots, stats, style, yaml_files
 from grokcore.audit import Audit
-from grokcore.claim_words import BRACKETS, ClaimsError
+from grokcore.claim_words import BRACKETS, ClaimsError, nearest
 from grokcore.pages import Page, templates
 from grokcore.spec import msu
 from grokcore.store import Record, RecordError, Store, repository
@@ -64,12 +64,22 @@ class Work(BaseModel):
     link: str | None = Field(default=None, pattern=r"^https?://")
 
 
+class Disagreement(BaseModel):
+    """Claims that contradict each other, and how both might be true all the same."""
+
+    model_config = ConfigDict(extra="forbid")
+    question: str
+    claims: list[str] = Field(min_length=2)
+    both: str
+
+
 class Sources(BaseModel):
-    """What the front page cites, and what it lists as not examined (data/sources.yaml)."""
+    """What the front page cites and holds against each other, and what it lists as not examined (data/sources.yaml)."""
 
     model_config = ConfigDict(extra="forbid")
     documents: dict[str, Document]
     literature: list[Work]
+    disagreements: list[Disagreement]
     topics: list[str]
 
 
@@ -151,6 +161,7 @@ def front_page(
             hours=f"{found.hours:,.1f}",
             rows=rows,
             tally=_tally(rows),
+            disagreements=_disagreements(sources, rows),
             figures=_figures(rows),
             marks=MARKS,
             brackets=BRACKETS,
@@ -174,6 +185,17 @@ def _tally(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
     for row in rows:
         counts[row["claim"].source][row["verdict"].verdict] += 1
     return counts
+
+
+def _disagreements(sources: Sources, rows: Sequence[dict[str, Any]]) -> list[tuple[Disagreement, list[dict[str, Any]]]]:
+    """Return every disagreement with the rows of its claims; raises ClaimsError for a claim that is unknown."""
+    known = {row["claim"].id: row for row in rows}
+    for one in sources.disagreements:
+        if unknown := set(one.claims) - set(known):
+            raise ClaimsError(
+                f"data/sources.yaml: {one.question!r} names {min(unknown)!r}; {nearest(min(unknown), known)}"
+            )
+    return [(one, [known[id] for id in one.claims]) for one in sources.disagreements]
 
 
 def _figures(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
@@ -214,13 +236,16 @@ def load_sources(path: Path | None = None) -> Sources:
         raise ClaimsError(f"{file}: {wrong}. Restore it, for instance from git.") from None
 
 
-def _row(claim: Any, verdict: claims.Verdict, pages: dict[str, Page]) -> dict[str, Any]:
+def _row(claim: claims.Claim, verdict: claims.Verdict, pages: dict[str, Page]) -> dict[str, Any]:
     page = pages.get(claim.notebook)
     anchor = f"#{claim.id}" if page is not None and f'id="{claim.id}"' in page.body else ""
     return {
         "claim": claim,
         "verdict": verdict,
         "mark": MARKS[verdict.verdict],
+        "parts": {
+            name.replace("_", " "): f"{claims.in_words(part, claim.parameters)}." for name, part in claim.parts.items()
+        },
         "link": f"{quote(claim.notebook)}.html{anchor}" if page is not None else None,
         "page": page.title if page is not None else None,
     }

@@ -165,11 +165,18 @@ def words_of_claims(box: Box) -> Iterator[str]:
     empty = front.Evidence(front.evidence(Store(box.allowed / "c", box.allowed / "r"), []).curves, 0, 0, 0.0)
     words = ("statement", "figure", "setting", "choices", "citation", "why_capped")
     for harm in HARM:
-        one = next(iter(known.values())).model_copy(update=dict.fromkeys(words, harm))
+        one = next(iter(known.values())).model_copy(update={**dict.fromkeys(words, harm), "parts": {harm: harm}})
         other = one.model_copy(update={"id": harm, "source": harm, "notebook": harm})
         said = front.Document(authors=harm, original_authors=harm, title=harm, original=harm, lang="ru", kind=harm)
-        cited = front.Sources(documents={harm: said}, literature=[front.Work(text=harm)], topics=[harm])
-        verdict = claims.Verdict(**{**vars(claims.evaluate(one.id, empty.curves)), "statement": harm, "reason": harm})
+        apart = front.Disagreement(question=harm, claims=[one.id, harm], both=harm)
+        work = front.Work(text=harm)
+        cited = front.Sources(documents={harm: said}, literature=[work], disagreements=[apart], topics=[harm])
+        verdict = claims.Verdict(
+            **{
+                **vars(claims.evaluate(one.id, empty.curves)),
+                **dict.fromkeys(("statement", "headline", "reason"), harm),
+            }
+        )
         found = front.Evidence(empty.curves, 0, 0, 0.0)
         found.__dict__["verdicts"] = {one.id: verdict, harm: verdict}
         loads, front_sources = claims.load, front.load_sources

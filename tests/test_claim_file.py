@@ -1,9 +1,11 @@
+from string import Formatter
+
 import pytest
 import yaml
 from made_up import jump, made
 
 import grokcore as gc
-from grokcore import claims
+from grokcore import claim_words, claims
 from grokcore.store import repository
 
 FILE = repository() / "data" / "claims.yaml"
@@ -13,6 +15,7 @@ IDS = [
     *(f"power-{k}" for k in range(1, 9)),
     *(f"pku-{k}" for k in range(1, 15)),
 ]
+SHOWN = claim_words.Shown([1234.0, 5678.0, 9012.0], [10_000.0] * 3)
 RUN = made(gc.msu(), jump(1000), jump(4000))
 
 
@@ -39,7 +42,7 @@ def test_the_digest_is_of_the_rule_alone(tmp_path):
         return claims.load(damaged(tmp_path, lambda c: c["claims"][0].update(change)))["msu-1"].rule_sha256
 
     same = claims.load()["msu-1"].rule_sha256
-    assert digest() == digest(statement="Other words.", measured="{train:step}") == same
+    assert digest() == digest(statement="Other words.", headline="{val:step}", measured="{train:step}") == same
     assert claims.evaluate("msu-1", RUN).rule_sha256 == same and len(same) == 64
     changed = [digest(parameters={"chance": 0.06}), digest(min_seeds=4), digest(cells={"main": {"alpha": 0.5}})]
     changed += [digest(parts={"groks": "otherwise"}), digest(at_best="partly")]
@@ -86,9 +89,19 @@ def test_parts_and_sentence_must_be_those_of_the_statistic(tmp_path):
     other = damaged(tmp_path, lambda c: c["claims"][0]["parts"].update(more="and more"))
     with pytest.raises(claims.ClaimsError, match="the file names groks, from chance, to 100 %, more"):
         claims.evaluate("msu-1", RUN, other)
-    other = damaged(tmp_path, lambda c: c["claims"][0].update(measured="At {trian:step}."))
-    with pytest.raises(claims.ClaimsError, match="needs 'trian'; the statistic gives train"):
-        claims.evaluate("msu-1", RUN, other)
+    for sentence in ("headline", "measured"):
+        other = damaged(tmp_path, lambda c, which=sentence: c["claims"][0].update({which: "At {trian:step}."}))
+        with pytest.raises(claims.ClaimsError, match="needs 'trian'; the statistic gives train"):
+            claims.evaluate("msu-1", RUN, other)
+
+
+def test_a_headline_is_short_and_has_numbers_of_the_whole_sentence():
+    for claim in claims.load().values():
+        own, all = (
+            [name for _, name, _, _ in Formatter().parse(text) if name] for text in (claim.headline, claim.measured)
+        )
+        assert own and set(own) <= set(all), claim.id
+        assert len(claim.headline.format_map(dict.fromkeys(own, SHOWN))) <= 200, claim.id
 
 
 def cells_of(tmp_path, **cells):

@@ -167,7 +167,7 @@ def test_every_claim_of_the_source_finds_its_runs_and_says_what_it_measured(sour
 
 
 def test_epochs_in_a_verdict_are_steps_divided_by_those_of_an_epoch(source_runs):
-    measured = claims.evaluate("pku-1", source_runs).measured
+    measured = claims.evaluate("pku-1", source_runs).measured.replace("\N{NO-BREAK SPACE}", " ")
     # 1 000 steps at 6, 8 and 10 an epoch, 4 000 steps at 6 and 8.
     assert "first 99 % at epoch 167 (alpha 0.3), epoch 125 (0.4) and epoch 100 (0.5)" in measured
     assert "gained 10 points at epoch 667 (0.3) and epoch 500 (0.4)" in measured

@@ -196,8 +196,21 @@ def test_front_page_has_a_verdict_in_words_for_every_claim(built: report.Report)
     assert 'href="01_good.html">msu-1' not in text  # that claim's own notebook is not in this report
     tally = re.search(r'<table class="tally">(.*?)</table>', text, flags=re.S)
     assert tally is not None and sum(map(int, re.findall(r"<td>(\d+)</td>", tally[1]))) == len(claims.load()) == 44
+    for name in claims.load():
+        assert text.count(f'href="#{name}-in-full"') >= 1 and text.count(f'id="{name}-in-full"') == 1
+    apart = re.search(r'<table class="disagreements">(.*?)</table>', text, flags=re.S)
+    assert apart is not None and {"pku-6", "pku-10"} < set(re.findall(r'href="#([a-z]+-\d+)-in-full"', apart[1]))
     figures = re.search(r'<table class="figures">(.*?)</table>', text, flags=re.S)
     assert figures is not None and set(re.findall(r'href="#([a-z]+-\d+)"', figures[1])) == set(claims.load())
+
+
+def test_a_disagreement_names_claims_that_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = front.load_sources()
+    wrong = sources.disagreements[0].model_copy(update={"claims": ["msu-1", "msu-100"]})
+    monkeypatch.setattr(front, "load_sources", lambda: sources.model_copy(update={"disagreements": [wrong]}))
+    found = front.evidence(Store(tmp_path / "cache", tmp_path / "records"), [])
+    with pytest.raises(claims.ClaimsError, match="names 'msu-100'; did you mean 'msu-10'"):
+        front.front_page(found, [], [], None, "0")
 
 
 def test_claim_is_found_where_its_notebook_first_names_it(built: report.Report) -> None:
