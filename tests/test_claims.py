@@ -124,7 +124,7 @@ def test_sentences_are_numbers_of_the_curves():
     three = claims.evaluate("msu-1", seeds(4000.0, 6000.0, None)).measured.replace("\N{NO-BREAK SPACE}", " ")
     headline = claims.evaluate("msu-1", grokking()).headline.replace("\N{NO-BREAK SPACE}", " ")
     assert headline == "Validation accuracy at step 4 000, 4 times as late as training accuracy."
-    assert claims.evaluate("msu-1", seeds(4000.0)[:0]).headline == "Nothing is measured: no seed has all the runs."
+    assert claims.evaluate("msu-1", seeds(4000.0).iloc[:0]).headline == "Nothing is measured: no seed has all the runs."
     # Of 4 000, 6 000 and one not by 10 000 the median is 6 000; it is not bounded above.
     assert "reached at step 6 000 [4 000, ∞) (1 of 3 not by 10 000)" in three
     reason = claims.evaluate("msu-1", seeds(4000.0, 6000.0, 1500.0, None)).reason.replace("\N{NO-BREAK SPACE}", " ")
