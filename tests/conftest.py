@@ -9,7 +9,14 @@ from pathlib import Path  # noqa: E402
 import pytest  # noqa: E402
 from recorded import RUNS, record  # noqa: E402
 
+from grokcore import worker  # noqa: E402
 from grokcore.store import Store  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commit_is_known() -> None:
+    """Ask git for the commit, which a process does once, before a test that hides all programs trains a run."""
+    worker._commit()
 
 
 @pytest.fixture
