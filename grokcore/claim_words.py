@@ -16,7 +16,7 @@ BUDGET = "_budget"
 MOST_GAPS = 3
 BRACKETS = (
     "In brackets: the range over the seeds; for steps and epochs the 95 % interval of the Kaplan-Meier median, up to "
-    "∞ where the seeds do not bound it. A number without brackets is that of every seed."
+    "∞ where the seeds do not bound it. What has no brackets is so on every seed, to the digits shown."
 )
 NOTHING = "Nothing is measured: no seed has all the runs."
 SHOWN = ("operation", "alpha", "optimizer", "weight_decay")
@@ -45,8 +45,10 @@ class Shown:
         if len(known) == 0:
             return "no step" if kind == "step" else "n/a"
         words, least, most = (_write(float(value), kind) for value in (np.median(known), known.min(), known.max()))
-        if least != most:
+        everywhere = len(known) == len(self.values)
+        if least != most or not everywhere:
             words += f" [{least},\N{NO-BREAK SPACE}{most}]"
+        words += "" if everywhere else f" (on {len(known)} of {len(self.values)} seeds)"
         return f"step {words}" if kind == "step" else words
 
     def _times(self, budgets: np.ndarray, unit: str) -> str:
@@ -59,7 +61,8 @@ class Shown:
         found = median_time(np.where(reached, self.values, budgets).tolist(), reached.tolist())
         value = f"{unit} {_write(found.value, 'step')}" if np.isfinite(found.value) else f"no {unit} up to {latest}"
         high = f"{_write(found.high, 'step')}]" if np.isfinite(found.high) else "∞)"
-        interval = f" [{_write(found.low, 'step')},\N{NO-BREAK SPACE}{high}" if np.isfinite(found.low) else ""
+        low = _write(found.low, "step") if np.isfinite(found.low) else f"> {latest}"
+        interval = f" [{low},\N{NO-BREAK SPACE}{high}"
         missing = f" ({(~reached).sum()} of {len(reached)} not by {latest})" if not reached.all() else ""
         return f"{value}{interval}{missing}"
 
