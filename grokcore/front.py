@@ -85,10 +85,13 @@ class Sources(BaseModel):
 
 @dataclass(frozen=True)
 class Waiting:
-    """A notebook that is not in the report because runs of it are missing: how many, and how long they take."""
+    """A notebook that is not in the report because runs of it are missing: of how many runs how many are recorded,
+    and how long the others take.
+    """
 
     name: str
     n_runs: int
+    n_recorded: int
     duration: str
 
 

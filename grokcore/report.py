@@ -169,16 +169,18 @@ def _make_folder(out: Path) -> None:
 def _ready(plans: list[Plan], store: Store, jobs: int | None, say: Say) -> tuple[list[Plan], list[front.Waiting]]:
     """Return the notebooks whose runs are all at hand and, after saying so, those that wait; all if none is ready."""
     absent = {one.path: missing(one.specs, store) for one in plans}
-    waiting = [
-        front.Waiting(path.stem, len(specs), duration(estimate(specs, store, jobs) * 3600))
-        for path, specs in absent.items()
-        if specs
-    ]
     ready = [one for one in plans if not absent[one.path]]
     if not any(one.specs for one in ready):
         return plans, []
-    for one in waiting:
-        say(f"{one.name}: left out, {one.n_runs} of its runs are not recorded (training takes about {one.duration})")
+    recorded, waiting = store.recorded(), []
+    for one in plans:
+        if left := absent[one.path]:
+            takes = duration(estimate(left, store, jobs) * 3600)
+            say(f"{one.path.stem}: left out, {len(left)} of its runs are not recorded (training takes about {takes})")
+            runs = {spec.id: spec for spec in one.specs}
+            rest = [spec for run, spec in runs.items() if run not in recorded]  # the page does not know of the cache
+            takes = duration(estimate(rest, store, jobs) * 3600)
+            waiting.append(front.Waiting(one.path.stem, len(runs), len(runs) - len(rest), takes))
     return ready, waiting
 
 

@@ -182,7 +182,7 @@ def words_of_claims(box: Box) -> Iterator[str]:
         loads, front_sources = claims.load, front.load_sources
         try:
             claims.load, front.load_sources = (lambda a=one, b=other: {a.id: a, b.id: b}), (lambda s=cited: s)
-            waiting = [front.Waiting(harm, 1, harm)]
+            waiting = [front.Waiting(harm, 2, 1, harm)]
             page = front.front_page(found, [pages.Page(harm.replace("/", ""), harm, harm)], waiting, None, harm)
         finally:
             claims.load, front.load_sources = loads, front_sources
