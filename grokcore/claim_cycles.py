@@ -13,7 +13,7 @@ from grokcore.claim_times import FITTED, Cells, Finding, Parts, Values, reached,
 LEAST_POINTS = 5  # evaluations between point 1 and point 2, under which no tendency is claimed
 NETWORKS = ("one_layer", "two_layers")
 INVARIANCE = "invariance:"
-TOGETHER = "all weights"
+TOGETHER, SUBSET = "all weights", "scale-invariant subset"
 
 
 def drops_with_jumps(cells: Cells, at_least: int, room: float, gain: float) -> Finding:
@@ -57,6 +57,8 @@ def saw_tooth(cells: Cells, tooth: float, teeth: int, asymmetry: float, jump: fl
     }
     values: Values = {"teeth": len(shape), "asymmetry": float(np.median(shape)) if len(shape) else np.nan}
     values |= {"drops": len(drops), "lr_jump": min(lr_jumps, default=np.nan)}
+    values |= {"lr_jumps": sum(found >= jump for found in lr_jumps)}
+    values |= {"grad_jumps": sum(found >= jump for found in grad_jumps)}
     return parts, values | {"grad_jump": min(grad_jumps, default=np.nan)}
 
 
@@ -106,13 +108,18 @@ def needs_weight_decay(cells: Cells, at_least: int, visible: float) -> Finding:
 
 
 def needs_normalisation(cells: Cells, at_least: int) -> Finding:
-    """Judge whether drops stop without LayerNorm."""
+    """Judge whether drops stop without LayerNorm; undecided where the control overflowed before it could tell."""
     parts: Parts = {}
     values: Values = {}
     for name in NETWORKS:
-        without, parts[f"gone without LayerNorm, {name}"] = _gone(cells, name, at_least)
+        control = cells[f"{name}_control"]
+        without, gone = _gone(cells, name, at_least)
+        overflowed = control["status"].iloc[-1] == "nonfinite"
+        parts[f"gone without LayerNorm, {name}"] = None if overflowed and gone else gone
         values |= {f"{name}_drops": len(collapses(cells[name])), f"{name}_control_drops": without}
-        values[f"{name}_control_train"] = time(run_summary(cells[f"{name}_control"]), FITTED)
+        values[f"{name}_control_train"] = time(run_summary(control), FITTED)
+        last = float(control["step"].iloc[-1]) if overflowed else np.nan
+        values[f"{name}_control_overflow"] = (last, float(control["steps"].iloc[0]))
     return parts, values
 
 
@@ -122,7 +129,7 @@ def partial_invariance(cells: Cells, tolerance: float, attention: str, share: fl
     together = f"{INVARIANCE}{TOGETHER}"
     titles = ("not fully", "mostly", "attention breaks it", "nothing else breaks it")
     names = ("all_change", "n_tensors", "n_invariant", "norm_share", "n_attention_broken", "n_attention")
-    names += ("n_other_broken", "n_other")
+    names += ("n_other_broken", "n_other", "subset_change", "subset_share")
     at = np.flatnonzero(~np.isnan(column(curve, together))) if together in curve else []
     if len(at) == 0:
         return dict.fromkeys(titles, None), dict.fromkeys(names, np.nan)
@@ -135,6 +142,8 @@ def partial_invariance(cells: Cells, tolerance: float, attention: str, share: fl
     norm_share = float(square[held].sum() / square.sum())
     broken, other = int((~held & inside).sum()), int((~held & ~inside).sum())
     counts = (row[together], len(tensors), held.sum(), norm_share, broken, inside.sum(), other, (~inside).sum())
+    norm_si = row.get("weight_norm_si", np.nan)
+    counts += (row.get(f"{INVARIANCE}{SUBSET}", np.nan), _over(norm_si, row["weight_norm"]) ** 2)
     parts: Parts = {
         "not fully": bool(row[together] > tolerance),
         "mostly": norm_share > share,

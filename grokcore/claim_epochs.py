@@ -72,7 +72,8 @@ def smoother(cells: Cells, rough: list[str], smooth: dict[str, list[str]]) -> Fi
 def quieter(cells: Cells) -> Finding:
     """Judge whether accuracies fall less and batch losses scatter less in cell `two` than in `four`.
 
-    Both are of the same steps: from the later fit to the last step that both runs have.
+    Both are of the same steps: from the later fit to the last step that both runs have. `_train_falls` and `_val_falls`
+    are of one accuracy alone, `_outside` of both outside the collapses.
     """
     last = min(curve["step"].iloc[-1] for curve in cells.values())
     same = {name: curve.loc[curve["step"] <= last] for name, curve in cells.items()}
@@ -85,6 +86,11 @@ def quieter(cells: Cells) -> Finding:
     }
     values: Values = {f"{name}_falls": value for name, value in fell.items()}
     values |= {f"{name}_scatter": value for name, value in spread.items()}
+    for name, curve in same.items():
+        values |= {f"{name}_{side}_falls": falls(curve, since, (side,)) for side in ("train", "val")}
+        dips = collapses(curve)
+        dips = dips[column(dips, "end") > since]
+        values |= {f"{name}_outside": falls(curve, since, apart_from=dips), f"{name}_collapses": len(dips)}
     return parts, values | {f"{name}_val": time(run_summary(curve), VAL) for name, curve in cells.items()}
 
 
@@ -117,6 +123,7 @@ def grokking_with_operands(cells: Cells, sums: list[str], above: str) -> Finding
         for title, of in (("train", FITTED), ("val", VAL)):
             values[f"{name}_{title}"] = time(runs[name], of)
             values[f"{name}_{title}_epoch"] = _epoch(cells[name], runs[name], of)
+        values |= {f"{name}_best": runs[name]["best_val_accuracy"], f"{name}_gain": last_gain(cells[name])}
     return parts, values
 
 
@@ -164,16 +171,33 @@ def onset(curve: pd.DataFrame, run: dict[str, Any], rise: float) -> float:
     return float(steps[risen[0]]) if len(risen) else np.nan
 
 
-def falls(curve: pd.DataFrame, since: float | None = None) -> float:
-    """Return how far both accuracies fall in all from one evaluation to the next, from a step (default: the fit) on.
+def falls(
+    curve: pd.DataFrame,
+    since: float | None = None,
+    sides: tuple[str, ...] = ("train", "val"),
+    apart_from: pd.DataFrame | None = None,
+) -> float:
+    """Return how far accuracies (default: both) fall in all from one evaluation to the next, from a step on.
 
+    The step is that of the fit by default; from the start to the end of the collapses in `apart_from` nothing counts.
     NaN if the run does not fit, or the step is NaN.
     """
     after = column(curve, "step") >= (run_summary(curve)[FITTED] if since is None else since)
     if not after.any():
         return np.nan
-    changes = [np.diff(column(curve, f"{side}_accuracy")[after]) for side in ("train", "val")]
+    steps, counts = column(curve, "step")[after], np.ones(after.sum() - 1, dtype=bool)
+    for start, end in [] if apart_from is None else apart_from[["start", "end"]].to_numpy():
+        counts &= (steps[1:] <= start) | (steps[:-1] >= end)
+    changes = [np.diff(column(curve, f"{side}_accuracy")[after])[counts] for side in sides]
     return float(sum((-change[change < 0]).sum() for change in changes))
+
+
+def last_gain(curve: pd.DataFrame) -> float:
+    """Return by how much mean validation accuracy of the last tenth of the steps exceeds that of the tenth before."""
+    steps, val = column(curve, "step"), column(curve, "val_accuracy")
+    tenth = steps[-1] / 10
+    last, before = steps > steps[-1] - tenth, (steps > steps[-1] - 2 * tenth) & (steps <= steps[-1] - tenth)
+    return float(val[last].mean() - val[before].mean()) if before.any() else np.nan
 
 
 def falls_over_same_steps(a: pd.DataFrame, b: pd.DataFrame) -> tuple[float, float]:

@@ -19,7 +19,7 @@ def no_grokking_in_any(cells: Cells) -> Finding:
         parts[f"no grokking, {name}"] = run["outcome"] != Outcome.GROKKED if fits else None
         values |= {f"{name}_train": time(run, FITTED), f"{name}_val": time(run, VAL)}
         values[f"{name}_best"] = run["best_val_accuracy"]
-    return parts, values
+    return parts, values | {"n_grokked": list(parts.values()).count(False)}
 
 
 def too_little_and_too_much(cells: Cells) -> Finding:
@@ -87,6 +87,9 @@ def operations_differ(
         for title, side in zip(("symmetric", "asymmetric"), sides, strict=True)
     }
     values["never_best"] = max(runs[f"{never}, {alpha:g}"]["best_val_accuracy"] for alpha in fractions)
+    for end, times in (("least", smallest), ("most", table[fractions[-1]])):
+        for k, name in enumerate(alike, start=1):
+            values[f"alike_{k}_{end}"] = (times[name] if np.isfinite(times[name]) else np.nan, budget)
     counts = [sum(np.isfinite(value) for value in times.values()) for times in table.values()]
     return parts, values | {"n_least": counts[0], "n_most": counts[-1]}
 
@@ -95,7 +98,7 @@ def weight_decay_saves_data(cells: Cells, decay: str, factor: float) -> Finding:
     """Judge whether configurations differ in the data they need, and whether `decay` needs least.
 
     Cells are named as in `claim_grid`. The best is the smallest fraction at which validation accuracy is reached by
-    any; there `decay` has to be reached and to be later than none.
+    any; there (`_there`) `decay` has to be reached and to be later than none.
     """
     runs = {name: run_summary(curve) for name, curve in cells.items()}
     configurations = list(dict.fromkeys(name.rsplit(", ", 1)[0] for name in cells))
@@ -118,5 +121,6 @@ def weight_decay_saves_data(cells: Cells, decay: str, factor: float) -> Finding:
         own = [fraction(cell) for cell in there if cell.rsplit(", ", 1)[0] == name]
         values[f"{name}_least"] = min(own, default=np.nan)
         values[f"{name}_val"] = time(runs[f"{name}, {alphas[-1]:g}"], VAL)
+        values[f"{name}_there"] = time(runs[f"{name}, {least if there else alphas[0]:g}"], VAL)
     values["n_least"] = sum(fraction(cell) == least for cell in there)
     return parts, values

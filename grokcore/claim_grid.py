@@ -12,7 +12,7 @@ import numpy as np
 
 from grokcore.analysis import run_summary
 from grokcore.claim_epochs import SEEN, later_in_epochs, steps_per_epoch
-from grokcore.claim_times import Cells, Finding, Parts, Values, reached
+from grokcore.claim_times import FITTED, Cells, Finding, Parts, Values, reached
 
 ROUNDING = 1e-6  # of an accuracy stored in single precision
 Runs = dict[str, dict[str, Any]]
@@ -26,7 +26,9 @@ def converges_nowhere(cells: Cells) -> Finding:
     for configuration, names in _rows(cells).items():
         parts[f"nowhere, {configuration}"] = not any(reached(runs[name], SEEN) for name in names)
         values |= {f"{configuration}_best": max(runs[name]["best_val_accuracy"] for name in names)}
-        values |= {f"{configuration}_train": max(runs[name]["final_train_accuracy"] for name in names)}
+        ended = [runs[name]["final_train_accuracy"] for name in names]
+        values |= {f"{configuration}_train": max(ended), f"{configuration}_train_least": min(ended)}
+        values[f"{configuration}_fitted"] = sum(reached(runs[name], FITTED) for name in names)
     return parts, values
 
 
@@ -63,19 +65,26 @@ def u_shaped(cells: Cells, exception: str) -> Finding:
     """Judge for each configuration whether its epochs fall and rise again with the fraction; `exception` does not.
 
     Not to converge counts as late. Undecided with fewer than two fractions at which the configuration converges.
+    `{configuration}_bottom` is the fraction with the fewest epochs, `n_u` of `n_judged` the configurations but
+    `exception` with a U.
     """
     runs = {name: run_summary(curve) for name, curve in cells.items()}
     parts: Parts = {}
+    values = _least_and_epochs(cells, runs)
+    bent: list[bool] = []
     for configuration, names in _rows(cells).items():
         there = [name for name in names if reached(runs[name], SEEN)]
         title = f"no U, {configuration}" if configuration == exception else f"U, {configuration}"
+        values[f"{configuration}_bottom"] = np.nan
         if len(there) < 2:
             parts[title] = None
             continue
         least = min(there, key=lambda name: runs[name][SEEN] / steps_per_epoch(cells[name]))
         ends = [later_in_epochs(cells, runs, least, end, SEEN) for end in (names[0], names[-1])]
         parts[title] = all(ends) != (configuration == exception)
-    return parts, _least_and_epochs(cells, runs)
+        values[f"{configuration}_bottom"] = fraction(least)
+        bent += [all(ends)] if configuration != exception else []
+    return parts, values | {"n_u": sum(bent), "n_judged": len(bent)}
 
 
 def rises_exponentially(cells: Cells, enough: float, drop: float, r_squared: float) -> Finding:
@@ -120,12 +129,12 @@ def _rows(cells: Cells) -> dict[str, list[str]]:
 
 
 def _least_and_epochs(cells: Cells, runs: Runs) -> Values:
-    """Return for each configuration the smallest fraction at which it converges, and its epochs at the largest."""
+    """Return for each configuration the smallest fraction at which it converges, and its epochs at each in percent."""
     values: Values = {}
     for configuration, names in _rows(cells).items():
         there = [fraction(name) for name in names if reached(runs[name], SEEN)]
-        epochs = steps_per_epoch(cells[names[-1]])
-        last = runs[names[-1]]
         values[f"{configuration}_least"] = min(there, default=np.nan)
-        values[f"{configuration}_epochs"] = (float(last[SEEN]) / epochs, float(last["steps"]) / epochs)
+        for name in names:
+            epochs, at = steps_per_epoch(cells[name]), f"{configuration}_{round(100 * fraction(name))}"
+            values[at] = (float(runs[name][SEEN]) / epochs, float(runs[name]["steps"]) / epochs)
     return values

@@ -159,7 +159,7 @@ def worsens_with_alpha(cells: Cells, budgets: dict[str, list[str]]) -> Finding:
         parts[f"not reached beyond, {budget}"] = not any(reached(run, VAL) for run in beyond)
         for name, run in zip(names, runs, strict=True):
             values |= {f"{name}_train": time(run, TRAIN), f"{name}_val": time(run, VAL)}
-            values[f"{name}_best"] = run["best_val_accuracy"]
+            values |= {f"{name}_best": run["best_val_accuracy"], f"{name}_ratio": run["grok_delay"]}
     return parts, values
 
 

@@ -14,6 +14,7 @@ from grokcore.stats import median_time, wilson
 PART = "part: "
 BUDGET = "_budget"
 MOST_GAPS = 3
+KINDS = ("step", "epoch", "at step", "at epoch", "share", "number")
 BRACKETS = (
     "In brackets: the range over the seeds; for steps and epochs the 95 % interval of the Kaplan-Meier median, up to "
     "∞ where the seeds do not bound it. What has no brackets is so on every seed, to the digits shown."
@@ -27,50 +28,63 @@ class ClaimsError(ValueError):
 
 
 class Shown:
-    """Values of one column over the seeds `[n]`, formatted as `step`, `epoch`, `share` or `number`.
+    """Values of one column over the seeds `[n]`, formatted as a kind of `KINDS`.
 
-    NaN is not reached or undefined; `budgets` `[n]` are the steps at which missing times are censored.
+    NaN is not reached or undefined; `budgets` `[n]` are the steps at which missing times are censored. Brackets hold
+    the range over the seeds if `ranges`, else for times the interval of the Kaplan-Meier median.
     """
 
-    def __init__(self, values: Sequence[float], budgets: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, values: Sequence[float], budgets: Sequence[float] | None = None, *, ranges: bool = False
+    ) -> None:
         self.values = np.asarray(values, dtype=float)
         self.budgets = None if budgets is None else np.asarray(budgets, dtype=float)
+        self.ranges = ranges
 
     def __format__(self, kind: str) -> str:
-        if kind not in ("step", "epoch", "share", "number"):
-            raise ValueError(f"values are shown as step, epoch, share or number, not {kind!r}")
-        if kind in ("step", "epoch") and self.budgets is not None:
-            return self._times(self.budgets, kind)
+        if kind not in KINDS:
+            raise ValueError(f"values are shown as {', '.join(KINDS)}, not {kind!r}")
+        at, unit = "at " * kind.startswith("at "), kind.removeprefix("at ")
+        if unit in ("step", "epoch") and self.budgets is not None:
+            return self._times(self.budgets, unit, at)
         known = self.values[np.isfinite(self.values)]
         if len(known) == 0:
-            return "no step" if kind == "step" else "n/a"
-        words, least, most = (_write(float(value), kind) for value in (np.median(known), known.min(), known.max()))
+            return f"{at}no step" if unit == "step" else "n/a"
+        words, least, most = (_write(float(value), unit) for value in (np.median(known), known.min(), known.max()))
         everywhere = len(known) == len(self.values)
         if least != most or not everywhere:
             words += f" [{least},\N{NO-BREAK SPACE}{most}]"
         words += "" if everywhere else f" (on {len(known)} of {len(self.values)} seeds)"
-        return f"step {words}" if kind == "step" else words
+        return f"{at}step {words}" if unit == "step" else words
 
-    def _times(self, budgets: np.ndarray, unit: str) -> str:
+    def _times(self, budgets: np.ndarray, unit: str, at: str) -> str:
         reached = np.isfinite(self.values)
-        latest = _write(float(budgets.max()), "step")
+        n, latest = len(reached), _write(float(budgets.max()), "step")
+        within = f"within {latest} {unit}s"
         if not reached.any():
-            return f"no {unit} up to {latest}"
-        if reached.all() and np.ptp(self.values) == 0:
-            return f"{unit} {_write(float(self.values[0]), 'step')}"
+            return f"never {within}" if at else f"no {unit} up to {latest}"
+        least, most = (_write(float(end(self.values[reached])), "step") for end in (np.min, np.max))
+        if reached.all() and least == most:
+            return f"{at}{unit} {least}"
         found = median_time(np.where(reached, self.values, budgets).tolist(), reached.tolist())
-        value = f"{unit} {_write(found.value, 'step')}" if np.isfinite(found.value) else f"no {unit} up to {latest}"
-        high = f"{_write(found.high, 'step')}]" if np.isfinite(found.high) else "∞)"
-        low = _write(found.low, "step") if np.isfinite(found.low) else f"> {latest}"
-        interval = f" [{low},\N{NO-BREAK SPACE}{high}"
-        missing = f" ({(~reached).sum()} of {len(reached)} not by {latest})" if not reached.all() else ""
-        return f"{value}{interval}{missing}"
+        some = f"on {reached.sum()} of {n} seeds"
+        if not np.isfinite(found.value):  # most do not get there, so that what is known is when the others do
+            which = least if least == most else f"{least} to {most}"
+            return f"{at}{unit} {which} {some}, not {within} on the others"
+        if self.ranges:
+            interval = f" [{least},\N{NO-BREAK SPACE}{most if reached.all() else f'> {latest}'}]"
+        else:
+            high = f"{_write(found.high, 'step')}]" if np.isfinite(found.high) else "∞)"
+            interval = f" [{_write(found.low, 'step')},\N{NO-BREAK SPACE}{high}"
+        missing = "" if reached.all() else f" ({n - reached.sum()} of {n} not {within})"
+        return f"{at}{unit} {_write(found.value, 'step')}{interval}{missing}"
 
 
-def fill(template: str, table: pd.DataFrame, prefix: str = "") -> str:
+def fill(template: str, table: pd.DataFrame, prefix: str = "", *, ranges: bool = False) -> str:
     """Return a sentence with its `{name:kind}` filled from columns of a verdict's values, one row a seed.
 
-    `prefix` stands before it. Without rows, or where nothing could be measured, only that is said.
+    `prefix` stands before it; `ranges` is that of `Shown`. Without rows, or where nothing could be measured, only that
+    is said.
     """
     if table.empty:
         return NOTHING
@@ -78,7 +92,7 @@ def fill(template: str, table: pd.DataFrame, prefix: str = "") -> str:
     for name in map(str, table):
         budgets = table[f"{name}{BUDGET}"].tolist() if f"{name}{BUDGET}" in table else None
         if name not in ("seed", "level") and not name.startswith(PART):
-            shown[name] = Shown(table[name].tolist(), budgets)
+            shown[name] = Shown(table[name].tolist(), budgets, ranges=ranges)
     if not any(np.isfinite(one.values).any() for one in shown.values()):
         return "Nothing is measured: the runs lack what the statistic reads."
     try:

@@ -85,7 +85,7 @@ def evaluate(id: str, curves: pd.DataFrame, path: str | Path | None = None) -> V
         source=claim.source,
         statement=claim.statement,
         verdict=verdict,
-        headline=fill(claim.headline, values),
+        headline=fill(claim.headline, values, ranges=True),
         measured=fill(claim.measured, values, medians),
         values=values,
         n_runs=len(ids),
@@ -145,7 +145,8 @@ def select(cell: dict[str, Any], curves: pd.DataFrame) -> dict[int, pd.DataFrame
     A run matches if its budget is no smaller, all columns named in the cell have its values (None: any) and it
     reached the cell's budget or overflowed on the way; stopped early after it had generalised, if the cell names
     `early_stop`. What is listed in `UNCHANGED` has to be so unless the cell names it. Of several with one seed the
-    longest is taken. Rows whose weights are not finite are left out. Raises ClaimsError if the frame lacks a column.
+    one with the largest budget is taken, then the one that got furthest within the cell's. Rows whose weights are not
+    finite are left out. Raises ClaimsError if the frame lacks a column.
     """
     budget, wanted = cell["budget"], {k: v for k, v in cell.items() if k != "budget" and v is not None}
     lacking = [name for name in ("run", "seed", "steps", "step", "status", *wanted) if name not in curves]
@@ -154,7 +155,7 @@ def select(cell: dict[str, Any], curves: pd.DataFrame) -> dict[int, pd.DataFrame
     changed = [name for name in UNCHANGED if name in curves and name not in cell]
     ends = curves.drop_duplicates("run", keep="last").to_dict("records")
     chosen: dict[int, pd.DataFrame] = {}
-    for end in sorted(ends, key=lambda end: (-end["steps"], str(end["run"]))):
+    for end in sorted(ends, key=lambda end: (-end["steps"], -min(end["step"], budget), str(end["run"]))):
         over = end["status"] == "nonfinite" or (end["status"] == "stopped early" and "early_stop" in cell)
         complete = end["steps"] >= budget and (end["step"] >= budget or over)
         if end["seed"] in chosen or not complete or not all(_same(end[name], wanted[name]) for name in wanted):

@@ -71,6 +71,7 @@ def test_saw_tooth():
     parts, values = sawed(SAW)
     assert tuple(parts.values()) == (True, True, True)
     assert (values["teeth"], values["drops"], values["grad_jump"]) == (2, 2, 6)
+    assert (values["lr_jumps"], values["grad_jumps"]) == (2, 2)
     assert values["asymmetry"] == pytest.approx((44 + 39) / 2)  # rises of 4 400 and 3 900 steps, falls of 100
 
 
@@ -190,6 +191,18 @@ def test_needs_normalisation(train, control, expected):
     assert set(claim_cycles.needs_normalisation(cells, at_least=2)[0].values()) == {expected}
 
 
+@pytest.mark.parametrize("control, expected", [(FIT, None), (drops_at(3000), None), (drops_at(2000, 3000), False)])
+def test_a_control_that_overflowed_does_not_show_that_drops_stop(control, expected):
+    run, other = made(RUN, drops_at(5000, 9000), {0: 0}), made(RUN, control, {0: 0})
+    over = other[other["step"] <= 4000].assign(status="nonfinite")
+    cells = two(run, one_layer_control=over, two_layers_control=other.assign(status="finished"))
+    parts, values = claim_cycles.needs_normalisation(cells, at_least=2)
+    assert parts["gone without LayerNorm, one_layer"] is expected
+    assert parts["gone without LayerNorm, two_layers"] is (expected is None)
+    assert values["one_layer_control_overflow"] == (4000, 20_000)
+    assert np.isnan(values["two_layers_control_overflow"]).tolist() == [True, False]
+
+
 RULE_7 = {"tolerance": 0.05, "attention": "attn|attention|W_Q|W_K|W_V|W_O", "share": 0.5}
 
 
@@ -198,7 +211,8 @@ def scaled(changes: Any, together: Any = 3.0):
     columns: dict[str, Any] = {f"invariance:{name}": change for name, (change, _) in changes.items()}
     columns |= {f"norm:{name}": norm for name, (_, norm) in changes.items()}
     curve = made(RUN, FIT, {0: 0}, **columns, **{"invariance:all weights": together})
-    curve["invariance:scale-invariant subset"] = 0.0  # a group, not a tensor
+    curve["invariance:scale-invariant subset"] = 0.001  # a group, not a tensor
+    curve["weight_norm_si"] = 6.0
     return claim_cycles.partial_invariance({"main": curve}, **RULE_7)
 
 
@@ -206,6 +220,7 @@ def test_partial_invariance():
     parts, values = scaled({"W_E": (0.0, 3.0), "blocks.0.W_Q.weight": (2.0, 2.0), "blocks.0.W_in.weight": (0.05, 1.0)})
     assert tuple(parts.values()) == (True, True, True, True)
     assert values["norm_share"] == pytest.approx(10 / 14)
+    assert (values["subset_change"], values["subset_share"]) == (0.001, pytest.approx(0.36))
     assert (values["n_tensors"], values["n_invariant"], values["n_attention"], values["n_other"]) == (3, 2, 1, 2)
     assert (values["n_attention_broken"], values["n_other_broken"], values["all_change"]) == (1, 0, 3)
 

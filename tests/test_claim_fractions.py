@@ -48,6 +48,7 @@ def test_no_grokking(curve, expected):
     parts, values = claim_fractions.no_grokking_in_any({"sgd_04": curve, "adam_04": reaching(None)})
     assert list(parts) == ["no grokking, sgd_04", "no grokking, adam_04"] and said(parts) == (expected, True)
     assert values["adam_04_train"] == (500, 10_000) and values["adam_04_best"] == 0
+    assert values["n_grokked"] == (expected is False)
     np.testing.assert_equal(values["adam_04_val"], (np.nan, 10_000))
 
 
@@ -150,6 +151,9 @@ def test_operations_differ():
     assert list(parts) == ["differ", "symmetric sooner", "never", "alike"] and said(parts) == (True,) * 4
     assert (values["symmetric_median"], values["asymmetric_median"]) == ((1500, 10_000), (2000, 10_000))
     assert (values["n_least"], values["n_most"], values["never_best"]) == (8, 9, 0)
+    _, values = differ(changed(a1=1000, a2=None), changed(a1=500, a2=700))
+    assert (values["alike_1_least"], values["alike_1_most"]) == ((1000, 10_000), (500, 10_000))
+    np.testing.assert_equal((values["alike_2_least"], values["alike_2_most"]), ((np.nan, 10_000), (700, 10_000)))
 
 
 NONE = (None,) * 10
@@ -208,7 +212,10 @@ def test_weight_decay_saves_data():
     parts, values = saves((None, 3000, None), (None, 1000, 5000))
     assert list(parts) == ["matters", "least data", "soonest there"] and said(parts) == (True,) * 3
     assert (values["least"], values["n_least"], values["decay_least"], values["noise_least"]) == (0.4, 1, 0.4, 0.5)
-    assert values["decay_val"] == (1000, 10_000)
+    assert (values["decay_val"], values["decay_there"]) == ((1000, 10_000), (3000, 10_000))
+    np.testing.assert_equal(values["noise_there"], (np.nan, 10_000))
+    assert saves((None,) * 3, (500, 1000, 2000))[1]["noise_there"] == (2000, 10_000)  # at 0.5, the smallest reached
+    np.testing.assert_equal(saves((None,) * 3, (None,) * 3)[1]["decay_there"], (np.nan, 10_000))
     np.testing.assert_equal((values["adam_least"], values["adam_val"]), (np.nan, (np.nan, 10_000)))
 
 

@@ -60,6 +60,15 @@ def test_converges_nowhere(slow, fast, expected):
     parts, values = claim_grid.converges_nowhere({**row("sgd", *slow), **row("sgd_fast", *fast)})
     assert list(parts) == ["nowhere, sgd", "nowhere, sgd_fast"] and said(parts) == expected
     assert (values["sgd_best"], values["sgd_fast_best"]) == tuple(float(not part) for part in expected)
+    assert (values["sgd_fitted"], values["sgd_train_least"], values["sgd_train"]) == (4, 1, 1)
+
+
+def test_fitted_and_final_training_accuracy_are_of_all_fractions():
+    cells = row("sgd", None, None, None, None)
+    cells["sgd, 0.5"] = made(RUNS[0.5], {0: 0, 1000: 1.0, 9000: 0.25}, {0: 0})  # fitted, and lost again
+    cells["sgd, 0.9"] = made(RUNS[0.9], {0: 0, 1000: 0.5}, {0: 0})
+    _, values = claim_grid.converges_nowhere(cells)
+    assert (values["sgd_fitted"], values["sgd_train_least"], values["sgd_train"]) == (3, 0.25, 1)
 
 
 @pytest.mark.parametrize("peak, expected", [(0.99, False), (0.9899, True)])
@@ -93,8 +102,9 @@ def test_converges_only_from():
     assert list(parts) == [*names, "fewer epochs, adam", "fewer epochs, adam_small"]
     assert said(parts) == (True,) * 5
     assert [values[f"{name}_least"] for name in ("rmsprop", "adam", "adam_small")] == [0.7] * 3
-    assert values["rmsprop_epochs"] == (400, 1000)
-    assert values["adam_small_epochs"] == (100, 1000)  # 13 300 steps of 133 an epoch
+    assert (values["rmsprop_70"], values["rmsprop_90"]) == ((500, 1000), (400, 1000))
+    assert values["adam_small_90"] == (100, 1000)  # 13 300 steps of 133 an epoch
+    np.testing.assert_equal(values["adam_50"], (np.nan, 1000))
 
 
 @pytest.mark.parametrize(
@@ -173,9 +183,13 @@ def test_converges_below(adam, adamw, expected):
 )
 def test_u_shaped(epochs, is_u):
     cells = {**row("adam", *epochs), **row("adamw", *epochs)}
-    parts, _ = claim_grid.u_shaped(cells, exception="adamw")
+    parts, values = claim_grid.u_shaped(cells, exception="adamw")
     assert list(parts) == ["U, adam", "no U, adamw"]
     assert said(parts) == ((None, None) if is_u is None else (is_u, not is_u))
+    assert (values["n_u"], values["n_judged"]) == (is_u is True, is_u is not None)  # the exception is not counted
+    known = {alpha: at for alpha, at in zip(ALPHAS, epochs, strict=True) if at is not None}
+    least = min(known, key=lambda alpha: known[alpha]) if len(known) > 1 else np.nan
+    np.testing.assert_equal(values["adam_bottom"], least)
 
 
 def test_an_end_in_the_bracket_of_the_least_makes_no_u():
@@ -189,11 +203,11 @@ def test_a_run_that_stopped_early_or_overflowed_is_late_only_if_it_had_not_conve
     cells = row("adam", 500, 200, 300, 400)
     cells["adam, 0.5"] = ended(cells["adam, 0.5"], 3000, "stopped early")
     parts, values = claim_grid.u_shaped(cells, exception="")
-    assert parts == {"U, adam": True} and values["adam_epochs"] == (400, 1000)
+    assert parts == {"U, adam": True} and values["adam_90"] == (400, 1000)
     cells["adam, 0.9"] = ended(cells["adam, 0.9"], 100, "nonfinite")
     parts, values = claim_grid.u_shaped(cells, exception="")
     assert parts == {"U, adam": True}
-    np.testing.assert_equal(values["adam_epochs"], (np.nan, 1000))
+    np.testing.assert_equal(values["adam_90"], (np.nan, 1000))
 
 
 def rising(*bests):
@@ -286,5 +300,7 @@ def test_every_claim_finds_its_runs_though_they_stopped_early_and_says_what_it_m
         ]
         used |= set(found.run_ids)
     assert used == {spec.id for spec in known}
-    measured = claims.evaluate("pku-9", frame).measured
-    assert "at epoch 176 (RMSprop)" in measured and "epoch 23 (small batches)" in measured  # 3 000 / 17 and / 133
+    measured = claims.evaluate("pku-7", frame).measured
+    assert "0.9 at epoch 176, epoch 176 and epoch 23" in measured.replace(
+        "\N{NO-BREAK SPACE}", " "
+    )  # 3 000 / 17, / 133

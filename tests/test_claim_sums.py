@@ -43,6 +43,13 @@ def test_grokking_with_operands():
     assert values["K2_train"] == (1600, 48_600) and values["K4_val"] == (36_000, 122_400)
     assert values["K3_train_epoch"] == (pytest.approx(6000 / 343), 300)
     assert values["K4_val_epoch"] == (pytest.approx(36_000 / 408), 300)
+    assert (values["K2_best"], values["K2_gain"]) == (1, 0)
+
+
+def test_the_last_gain_is_between_the_last_two_tenths():
+    rising = made(gc.msu(), jump(500), {8000: 0.25, 8001: 0.5, 9000: 0.5, 9001: 0.75})
+    assert claim_epochs.last_gain(rising) == pytest.approx(0.25)
+    assert np.isnan(claim_epochs.last_gain(rising[rising["step"] == 10_000]))
 
 
 @pytest.mark.parametrize(
@@ -223,6 +230,7 @@ def test_quieter(two, four, expected):
 def test_what_is_said_of_noise():
     _, values = quieter(noisy(0.25, spread=10.0, val=jump(3000)), LOUD)
     assert (values["two_falls"], values["four_falls"]) == (0.25, 0.5)
+    assert (values["two_train_falls"], values["two_val_falls"]) == (0.25, 0)
     assert (values["two_scatter"], values["four_scatter"]) == (pytest.approx(1), pytest.approx(2))
     np.testing.assert_equal((values["two_val"], values["four_val"]), ((3000, 10_000), (np.nan, 10_000)))
 
@@ -244,6 +252,21 @@ def test_noise_is_measured_over_the_same_steps():
     # The scatter is of the steps that both have: later the first scatters most.
     early = noisy(spread=np.where(STEPS > 3000, 1000.0, 10.0))
     assert quieter(early, overflowed(LOUD, after=2500))[0] == (True, True)
+
+
+def test_falls_outside_collapses():
+    train = jump(500) | {1900: 1.0, 2000: 0.5, 2100: 1.0, 2900: 1.0, 3000: 0.95, 3100: 1.0}
+    val = {1900: 0.5, 2000: 0.25, 2100: 0.25, 4900: 0.25, 5000: 0.125}
+    calm = made(RUN, jump(500), {0: 0}).assign(batch_loss_min=1.0, batch_loss_max=2.0)
+    rough = made(RUN, train, val).assign(batch_loss_min=1.0, batch_loss_max=2.0)
+    _, values = claim_epochs.quieter({"two": calm, "four": rough})
+    assert values["four_collapses"] == 1 and values["two_collapses"] == 0
+    assert values["four_falls"] == pytest.approx(0.5 + 0.05 + 0.25 + 0.125)
+    assert (values["four_train_falls"], values["four_val_falls"]) == (pytest.approx(0.55), pytest.approx(0.375))
+    assert values["four_outside"] == pytest.approx(0.05 + 0.125)
+    # One that is over before the step from which both are measured does not count.
+    late = made(RUN, jump(2500), {0: 0}).assign(batch_loss_min=1.0, batch_loss_max=2.0)
+    assert claim_epochs.quieter({"two": late, "four": rough})[1]["four_collapses"] == 0
 
 
 def test_scatter():

@@ -194,6 +194,9 @@ def test_worsens_with_alpha():
     assert sine(train=(500, 500), val=(4000, None), beyond=7000) == (True, False, False)
     assert sine(train=(500, 500), val=(None, 4000)) == (False, False, True)
     assert sine(train=(500, 500), val=(None, None)) == (False, False, True)  # the same best accuracy: not lower
+    cells = {"a": reaching(4000, 500), "b": reaching(None, 500)}
+    _, values = claim_times.worsens_with_alpha(cells, {"now": ["a", "b"]})
+    np.testing.assert_equal((values["a_ratio"], values["b_ratio"]), (8.0, np.nan))
 
 
 def test_later_needs_brackets_that_do_not_overlap():

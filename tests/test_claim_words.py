@@ -18,8 +18,17 @@ from grokcore import claim_words, claims
         ([np.nan], [4000.0], "epoch", "no epoch up to 4 000"),
         ([30.0, 10.0, 20.0], [4000.0] * 3, "epoch", "epoch 20 [10, ∞)"),
         ([20.0, 20.0, 20.0], [4000.0] * 3, "epoch", "epoch 20"),
-        ([10.0, np.nan, np.nan], [300.0] * 3, "epoch", "no epoch up to 300 [10, ∞) (2 of 3 not by 300)"),
-        ([90.0, *[np.nan] * 29], [100.0] * 30, "epoch", "no epoch up to 100 [> 100, ∞) (29 of 30 not by 100)"),
+        ([10.0, np.nan, np.nan], [300.0] * 3, "epoch", "epoch 10 on 1 of 3 seeds, not within 300 epochs on the others"),
+        (
+            [10.0, 30.0] + [np.nan] * 3,
+            [99.0] * 5,
+            "at step",
+            "at step 10 to 30 on 2 of 5 seeds, not within 99 steps on the others",
+        ),
+        ([10.0, np.nan, 20.0], [99.0] * 3, "epoch", "epoch 20 [10, ∞) (1 of 3 not within 99 epochs)"),
+        ([10.0, 30.0, 20.0], [99.0] * 3, "at epoch", "at epoch 20 [10, ∞)"),
+        ([np.nan, np.nan], [99.0] * 2, "at step", "never within 99 steps"),
+        ([20.0, 20.0], [99.0] * 2, "at step", "at step 20"),
         ([np.nan], None, "epoch", "n/a"),
         ([0.123456], None, "share", "12.3 %"),
         ([1234.5678], None, "number", "1 235"),
@@ -30,7 +39,12 @@ from grokcore import claim_words, claims
         ([3.0, 1.0, 2.0, np.nan], None, "number", "2 [1, 3] (on 3 of 4 seeds)"),
         ([2.0, np.nan, 2.0], None, "share", "200 % [200 %, 200 %] (on 2 of 3 seeds)"),
         ([300.0, 100.0, 200.0], [1000.0] * 3, "step", "step 200 [100, ∞)"),
-        ([100.0, np.nan, np.nan], [1000.0] * 3, "step", "no step up to 1 000 [100, ∞) (2 of 3 not by 1 000)"),
+        (
+            [100.0, np.nan, np.nan],
+            [1000.0] * 3,
+            "step",
+            "step 100 on 1 of 3 seeds, not within 1 000 steps on the others",
+        ),
     ],
 )
 def test_numbers_in_words(values, budgets, kind, words):
@@ -38,8 +52,20 @@ def test_numbers_in_words(values, budgets, kind, words):
     assert format(shown, kind).replace("\N{NO-BREAK SPACE}", " ") == words
 
 
-def test_numbers_have_four_kinds():
-    with pytest.raises(ValueError, match="step, epoch, share or number, not 'percent'"):
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ([30.0, 10.0, 20.0], "step 20 [10, 30]"),
+        ([10.0, np.nan, 20.0], "step 20 [10, > 99] (1 of 3 not within 99 steps)"),
+    ],
+)
+def test_brackets_may_hold_the_range_over_the_seeds(values, words):
+    shown: Any = claim_words.Shown(values, [99.0] * 3, ranges=True)
+    assert format(shown, "step").replace("\N{NO-BREAK SPACE}", " ") == words
+
+
+def test_an_unknown_kind_of_number_is_refused():
+    with pytest.raises(ValueError, match="step, epoch, at step, at epoch, share, number, not 'percent'"):
         format(claim_words.Shown([1.0]), "percent")
 
 

@@ -58,6 +58,19 @@ def test_every_run_answers_some_claim(all_runs):
     assert used == set(all_runs["run"])
 
 
+def test_of_two_runs_with_one_seed_and_budget_the_one_that_got_further_counts():
+    cell = claims.load()["pku-8"].cells["adamw, 0.5"]
+    full = made(gc.pku(alpha=0.5, epochs=1000), jump(500), jump(3000))
+    stopped = made(gc.pku(alpha=0.5, epochs=1000, early_stop=1000), jump(500), jump(3000)).assign(
+        status="stopped early"
+    )
+    stopped = stopped[stopped["step"] <= 4000]
+    for both in ([full, stopped], [stopped, full]):
+        for names in (("a", "b"), ("b", "a")):  # whatever the ids are
+            frame = pd.concat([curve.assign(run=name) for curve, name in zip(both, names, strict=True)])
+            assert claims.select(cell, frame)[0]["step"].iloc[-1] == 10_000
+
+
 def test_seeds_that_were_known_before_the_rule_do_not_count(tmp_path):
     content = repository() / "data" / "claims.yaml"
     late = content.read_text().replace("    min_seeds: 3\n", "    min_seeds: 3\n    first_seed: 2\n", 1)  # msu-1
@@ -123,10 +136,10 @@ def test_sentences_are_numbers_of_the_curves():
     assert "99 % at step 1 000 and validation accuracy was reached at step 4 000 (ratio 4)" in one
     three = claims.evaluate("msu-1", seeds(4000.0, 6000.0, None)).measured.replace("\N{NO-BREAK SPACE}", " ")
     headline = claims.evaluate("msu-1", grokking()).headline.replace("\N{NO-BREAK SPACE}", " ")
-    assert headline == "Validation accuracy at step 4 000, 4 times as late as training accuracy."
+    assert headline == "Validation accuracy at step 4 000, 4 times the steps of training accuracy."
     assert claims.evaluate("msu-1", seeds(4000.0).iloc[:0]).headline == "Nothing is measured: no seed has all the runs."
     # Of 4 000, 6 000 and one not by 10 000 the median is 6 000; it is not bounded above.
-    assert "reached at step 6 000 [4 000, ∞) (1 of 3 not by 10 000)" in three
+    assert "reached at step 6 000 [4 000, ∞) (1 of 3 not within 10 000 steps)" in three
     reason = claims.evaluate("msu-1", seeds(4000.0, 6000.0, 1500.0, None)).reason.replace("\N{NO-BREAK SPACE}", " ")
     assert reason.startswith("Of 4 seeds it holds on 2, holds partly on 1, fails on 1 (share that holds 50 %")
     assert "groks: 2 of 4; from chance: 3 of 4; to 100 %: 3 of 4" in reason
