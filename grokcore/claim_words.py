@@ -88,17 +88,23 @@ def fill(template: str, table: pd.DataFrame, prefix: str = "", *, ranges: bool =
     """
     if table.empty:
         return NOTHING
-    shown: dict[str, Any] = {}
-    for name in map(str, table):
-        budgets = table[f"{name}{BUDGET}"].tolist() if f"{name}{BUDGET}" in table else None
-        if name not in ("seed", "level") and not name.startswith(PART):
-            shown[name] = Shown(table[name].tolist(), budgets, ranges=ranges)
+    shown = values_shown(table, ranges=ranges)
     if not any(np.isfinite(one.values).any() for one in shown.values()):
         return "Nothing is measured: the runs lack what the statistic reads."
     try:
         return prefix + template.format_map(shown).replace(" %", "\N{NO-BREAK SPACE}%")
     except KeyError as error:
         raise ClaimsError(f"the sentence {template!r} needs {error}; the statistic gives {listed(shown)}") from None
+
+
+def values_shown(table: pd.DataFrame, *, ranges: bool = False) -> dict[str, Shown]:
+    """Return what a statistic measured, by name, from a verdict's values, one row a seed; `ranges` as in `Shown`."""
+    shown: dict[str, Shown] = {}
+    for name in map(str, table):
+        budgets = table[f"{name}{BUDGET}"].tolist() if f"{name}{BUDGET}" in table else None
+        if name not in ("seed", "level") and not name.startswith(PART):
+            shown[name] = Shown(table[name].tolist(), budgets, ranges=ranges)
+    return shown
 
 
 def counted(table: pd.DataFrame) -> str:

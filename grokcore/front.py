@@ -7,21 +7,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from grokcore import agreement, analysis, claims, fourier, invariance, plots, stats, style, yaml_files
+from grokcore import agreement, analysis, claims, fourier, invariance, plots, sources, stats, style
 from grokcore.audit import Audit
-from grokcore.claim_words import BRACKETS, ClaimsError, nearest
+from grokcore.claim_words import ClaimsError, nearest
 from grokcore.pages import Page, templates
+from grokcore.sources import Disagreement, Sources
 from grokcore.spec import msu
-from grokcore.store import Record, RecordError, Store, repository
+from grokcore.store import Record, RecordError, Store
 from grokcore.sweep import frame
 
 MARKS = {"confirmed": "✓", "refuted": "✗", "partly": "◐", "not settled": "○"}
@@ -42,45 +41,6 @@ class Evidence:
     def verdicts(self) -> dict[str, claims.Verdict]:
         """The verdict on every claim that has a rule, judged once."""
         return {id: claims.evaluate(id, self.curves) for id in claims.load()}
-
-
-class Document(BaseModel):
-    """A document whose claims are examined, as data/sources.yaml has it."""
-
-    model_config = ConfigDict(extra="forbid")
-    authors: str
-    original_authors: str
-    title: str
-    original: str | None = None
-    lang: str = Field(pattern=r"^[a-z]{2,3}$")
-    kind: str = Field(min_length=1)
-
-
-class Work(BaseModel):
-    """A work behind the documents; its link is one that a page may lead to."""
-
-    model_config = ConfigDict(extra="forbid")
-    text: str
-    link: str | None = Field(default=None, pattern=r"^https?://")
-
-
-class Disagreement(BaseModel):
-    """Claims that contradict each other, and how both might be true all the same."""
-
-    model_config = ConfigDict(extra="forbid")
-    question: str
-    claims: list[str] = Field(min_length=2)
-    both: str
-
-
-class Sources(BaseModel):
-    """What the front page cites and holds against each other, and what it lists as not examined (data/sources.yaml)."""
-
-    model_config = ConfigDict(extra="forbid")
-    documents: dict[str, Document]
-    literature: list[Work]
-    disagreements: list[Disagreement]
-    topics: list[str]
 
 
 @dataclass(frozen=True)
@@ -123,18 +83,27 @@ def _seconds(record: Record) -> float:
 
 
 def grokking_figure(curves: pd.DataFrame) -> tuple[str, str] | None:
-    """Return x·y mod 97 at α = 0.4 as SVG, and what it shows in words; None if that run is not recorded."""
-    run = curves.loc[curves["run"] == msu("x*y").id] if len(curves) else curves
-    if run.empty:
+    """Return x·y mod 97 at α = 0.4 as SVG, and what it shows in words; None if no such run is recorded.
+
+    Of several seeds it is the one in the middle by when validation accuracy is reached, the sooner of two.
+    """
+    seeds = {msu("x*y", seed=int(seed)).id: int(seed) for seed in curves["seed"].unique()} if len(curves) else {}
+    own = curves.loc[curves["run"].isin(set(seeds))] if seeds else curves
+    if own.empty:
         return None
-    times = analysis.run_summary(run)
+    order = analysis.summary(own).sort_values("val_99_sustained", kind="stable")
+    times = order.iloc[(len(order) - 1) // 2].to_dict()
+    run = own.loc[own["run"] == times["run"]]
     reached = [
         f"{name} accuracy does not reach 99 %"
         if math.isnan(step)
         else f"{name} accuracy reaches 99 % at step {style.thousands(step)}"
         for name, step in (("training", times["train_99_first"]), ("validation", times["val_99_sustained"]))
     ]
-    said = f"One run on x·y mod 97, trained on 40 % of the table: {reached[0]}, {reached[1]}."
+    which = (
+        f"One run of {len(order)} (seed {seeds[times['run']]}, the one in the middle)" if len(order) > 1 else "One run"
+    )
+    said = f"{which} on x·y mod 97, trained on 40 % of the table: {reached[0]}, {reached[1]}."
     with mpl.rc_context(style.STYLE):
         fig = Figure(figsize=(7.2, 3.4), layout="constrained")
         ax = plots.chance(97, plots.accuracy(run, fig.add_subplot()))
@@ -152,7 +121,7 @@ def front_page(
     audited: Audit | None = None,
 ) -> Page:
     """Return the front page of a site with these other pages; `waiting` are those not in it yet."""
-    known, sources, by_name = claims.load(), load_sources(), {page.name: page for page in pages}
+    known, cited, by_name = claims.load(), sources.load(), {page.name: page for page in pages}
     rows = [_row(claim, found.verdicts[claim.id], by_name) for claim in known.values()]
     body = (
         templates()
@@ -164,13 +133,13 @@ def front_page(
             hours=f"{found.hours:,.1f}",
             rows=rows,
             tally=_tally(rows),
-            disagreements=_disagreements(sources, rows),
+            findings=sources.findings(cited, found.verdicts),
+            disagreements=_disagreements(cited, rows),
             figures=_figures(rows),
             marks=MARKS,
-            brackets=BRACKETS,
-            documents=sources.documents,
-            literature=sources.literature,
-            topics=sources.topics,
+            documents=cited.documents,
+            literature=cited.literature,
+            topics=cited.topics,
             pages=pages,
             waiting=waiting,
             thousands=style.thousands,
@@ -190,15 +159,15 @@ def _tally(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
     return counts
 
 
-def _disagreements(sources: Sources, rows: Sequence[dict[str, Any]]) -> list[tuple[Disagreement, list[dict[str, Any]]]]:
+def _disagreements(cited: Sources, rows: Sequence[dict[str, Any]]) -> list[tuple[Disagreement, list[dict[str, Any]]]]:
     """Return every disagreement with the rows of its claims; raises ClaimsError for a claim that is unknown."""
     known = {row["claim"].id: row for row in rows}
-    for one in sources.disagreements:
+    for one in cited.disagreements:
         if unknown := set(one.claims) - set(known):
             raise ClaimsError(
                 f"data/sources.yaml: {one.question!r} names {min(unknown)!r}; {nearest(min(unknown), known)}"
             )
-    return [(one, [known[id] for id in one.claims]) for one in sources.disagreements]
+    return [(one, [known[id] for id in one.claims]) for one in cited.disagreements]
 
 
 def _figures(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
@@ -227,18 +196,6 @@ def claims_json(found: Evidence, plan: str) -> str:
     return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
 
 
-def load_sources(path: Path | None = None) -> Sources:
-    """Return what a file cites (default: data/sources.yaml of the repository); raises ClaimsError if it is damaged."""
-    file = repository() / "data" / "sources.yaml" if path is None else path
-    try:
-        return Sources.model_validate(yaml_files.read(file))
-    except yaml_files.YamlError as error:
-        raise ClaimsError(f"{file} cannot be read as sources: {error}. Restore it, for instance from git.") from None
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(str(key)[:80] for key in e['loc'])}: {e['msg']}" for e in error.errors()[:5])
-        raise ClaimsError(f"{file}: {wrong}. Restore it, for instance from git.") from None
-
-
 def _row(claim: claims.Claim, verdict: claims.Verdict, pages: dict[str, Page]) -> dict[str, Any]:
     page = pages.get(claim.notebook)
     anchor = f"#{claim.id}" if page is not None and f'id="{claim.id}"' in page.body else ""
@@ -251,4 +208,30 @@ def _row(claim: claims.Claim, verdict: claims.Verdict, pages: dict[str, Page]) -
         },
         "link": f"{quote(claim.notebook)}.html{anchor}" if page is not None else None,
         "page": page.title if page is not None else None,
+        "support": _support(claim, verdict),
+        "numbers": ", ".join(
+            f"{name.replace('_', ' ')} {value:g}"
+            for name, value in claim.parameters.items()
+            if isinstance(value, (int, float)) and not any(f"`{name}`" in part for part in claim.parts.values())
+        ),
     }
+
+
+def _support(claim: claims.Claim, verdict: claims.Verdict) -> str:
+    """Return on how many seeds the claim holds, in few words; empty without runs."""
+    n = verdict.n_seeds
+    holds, partly, fails = (list(verdict.values["level"]).count(level) for level in ("holds", "holds partly", "fails"))
+    if n == 0:
+        return ""
+    if verdict.verdict == "not settled":
+        return f"{n} of {claim.min_seeds} seeds"
+    if verdict.verdict == "refuted":
+        return f"fails on {fails} of {n} seeds"
+    if verdict.verdict == "partly" and holds < claim.share * n:
+        return (
+            "; ".join(
+                f"{word} on {count}" for word, count in (("all", holds), ("some", partly), ("none", fails)) if count
+            )
+            + f" of {n} seeds"
+        )
+    return f"holds on {holds} of {n} seeds" + ("; capped" if verdict.verdict == "partly" else "")

@@ -20,7 +20,7 @@ from nbformat import writes
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from recorded import RUNS
 
-from grokcore import claims, front, pages, plan
+from grokcore import claims, front, pages, plan, sources
 from grokcore.execute import Executed, Failure
 from grokcore.store import Store, repository
 
@@ -161,16 +161,19 @@ def names_of_pages(box: Box) -> Iterator[str]:
 
 def words_of_claims(box: Box) -> Iterator[str]:
     """The front page, from claims, sources, waiting notebooks and pages whose every word is hostile."""
-    known, sources = claims.load(), front.load_sources()
+    known = claims.load()
     empty = front.Evidence(front.evidence(Store(box.allowed / "c", box.allowed / "r"), []).curves, 0, 0, 0.0)
     words = ("statement", "figure", "setting", "choices", "citation", "why_capped")
     for harm in HARM:
         one = next(iter(known.values())).model_copy(update={**dict.fromkeys(words, harm), "parts": {harm: harm}})
         other = one.model_copy(update={"id": harm, "source": harm, "notebook": harm})
-        said = front.Document(authors=harm, original_authors=harm, title=harm, original=harm, lang="ru", kind=harm)
-        apart = front.Disagreement(question=harm, claims=[one.id, harm], both=harm)
-        work = front.Work(text=harm)
-        cited = front.Sources(documents={harm: said}, literature=[work], disagreements=[apart], topics=[harm])
+        said = sources.Document(authors=harm, original_authors=harm, title=harm, original=harm, lang="ru", kind=harm)
+        apart = sources.Disagreement(question=harm, claims=[one.id, harm], both=harm)
+        work = sources.Work(text=harm)
+        found_out = sources.Finding(short=harm, text=harm, rests_on={harm: "not settled"})
+        cited = sources.Sources(
+            findings=[found_out], documents={harm: said}, literature=[work], disagreements=[apart], topics=[harm]
+        )
         verdict = claims.Verdict(
             **{
                 **vars(claims.evaluate(one.id, empty.curves)),
@@ -179,13 +182,13 @@ def words_of_claims(box: Box) -> Iterator[str]:
         )
         found = front.Evidence(empty.curves, 0, 0, 0.0)
         found.__dict__["verdicts"] = {one.id: verdict, harm: verdict}
-        loads, front_sources = claims.load, front.load_sources
+        loads, cites = claims.load, sources.load
         try:
-            claims.load, front.load_sources = (lambda a=one, b=other: {a.id: a, b.id: b}), (lambda s=cited: s)
+            claims.load, sources.load = (lambda a=one, b=other: {a.id: a, b.id: b}), (lambda s=cited: s)
             waiting = [front.Waiting(harm, 2, 1, harm)]
             page = front.front_page(found, [pages.Page(harm.replace("/", ""), harm, harm)], waiting, None, harm)
         finally:
-            claims.load, front.load_sources = loads, front_sources
+            claims.load, sources.load = loads, cites
         text = page.body + page.colophon
         yield tried(lambda text=text: text, nothing_active, "", harm)
         table = new_notebook(

@@ -14,7 +14,7 @@ from hostile import EVIL, Box, flipped, payload, strange, tried
 from hostile_files import edited
 from tiny import SPECS, write_notebook
 
-from grokcore import claim_file, front, manifest, pages, plan, reuse
+from grokcore import claim_file, manifest, pages, plan, reuse, sources
 from grokcore.parts import SpecError
 from grokcore.spec import RunSpec, msu, periodic, pku, power, replace
 from grokcore.store import repository
@@ -308,12 +308,12 @@ def sources_files(box: Box) -> Iterator[str]:
     ]:
         damaged.append(_dumped({**content, "literature": [{"text": "x", "link": link}]}))
 
-    def safe(found: front.Sources) -> bool:
+    def safe(found: sources.Sources) -> bool:
         return all(work.link is None or work.link.startswith(("https://", "http://")) for work in found.literature)
 
     for data in damaged:
         path.write_bytes(data)
-        yield tried(lambda: front.load_sources(path), safe, "sources.yaml", data)
+        yield tried(lambda: sources.load(path), safe, "sources.yaml", data)
 
 
 def manifests(box: Box) -> Iterator[str]:

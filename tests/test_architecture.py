@@ -32,7 +32,7 @@ FLOORS = [
     {"claim_fractions"},
     {"claim_file"},
     {"claims", "invariance", "fourier", "answers", "plan", "pdf"},
-    {"execute", "manifest"},
+    {"execute", "manifest", "sources"},
     {"pages", "reuse"},
     {"front"},
     {"report"},

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tiny import write_notebook
 
-from grokcore import __version__, agreement, claims, front, manifest, report
+from grokcore import __version__, agreement, claims, front, manifest, report, sources
 from grokcore.plan import NotebookError
 from grokcore.spec import msu
 from grokcore.store import Store, make_record, repository
@@ -205,9 +205,9 @@ def test_front_page_has_a_verdict_in_words_for_every_claim(built: report.Report)
 
 
 def test_a_disagreement_names_claims_that_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sources = front.load_sources()
-    wrong = sources.disagreements[0].model_copy(update={"claims": ["msu-1", "msu-100"]})
-    monkeypatch.setattr(front, "load_sources", lambda: sources.model_copy(update={"disagreements": [wrong]}))
+    known = sources.load()
+    wrong = known.disagreements[0].model_copy(update={"claims": ["msu-1", "msu-100"]})
+    monkeypatch.setattr(sources, "load", lambda: known.model_copy(update={"disagreements": [wrong]}))
     found = front.evidence(Store(tmp_path / "cache", tmp_path / "records"), [])
     with pytest.raises(claims.ClaimsError, match="names 'msu-100'; did you mean 'msu-10'"):
         front.front_page(found, [], [], None, "0")
@@ -367,6 +367,13 @@ def test_published_report_was_made_from_the_records_beside_it() -> None:
     for plan in report.make_plan():
         assert bool(missing(plan.specs, store)) == (plan.path.stem in told["waiting"]), plan.path.stem
     assert {"index.html", "grokking.pdf", "grokking.svg", "claims.json"} <= told["files"].keys()
+
+
+def test_every_finding_rests_on_the_verdicts_of_the_records() -> None:
+    """One that does not any more would silently be left out of the front page."""
+    store, cited = Store(), sources.load()
+    found = front.evidence(store, list(store.recorded()))
+    assert [short for short, _, _ in sources.findings(cited, found.verdicts)] == [one.short for one in cited.findings]
 
 
 def test_published_verdicts_are_those_of_the_records() -> None:
