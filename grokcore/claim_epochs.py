@@ -89,7 +89,7 @@ def quieter(cells: Cells) -> Finding:
     for name, curve in same.items():
         values |= {f"{name}_{side}_falls": falls(curve, since, (side,)) for side in ("train", "val")}
         dips = collapses(curve)
-        dips = dips[column(dips, "end") > since]
+        dips = dips.loc[column(dips, "end") > since]
         values |= {f"{name}_outside": falls(curve, since, apart_from=dips), f"{name}_collapses": len(dips)}
     return parts, values | {f"{name}_val": time(run_summary(curve), VAL) for name, curve in cells.items()}
 

@@ -88,7 +88,7 @@ def grokking_figure(curves: pd.DataFrame) -> tuple[str, str] | None:
     Of several seeds it is the one in the middle by when validation accuracy is reached, the sooner of two.
     """
     seeds = {msu("x*y", seed=int(seed)).id: int(seed) for seed in curves["seed"].unique()} if len(curves) else {}
-    own = curves.loc[curves["run"].isin(set(seeds))] if seeds else curves
+    own = curves.loc[curves["run"].isin(list(seeds))] if seeds else curves
     if own.empty:
         return None
     order = analysis.summary(own).sort_values("val_99_sustained", kind="stable")

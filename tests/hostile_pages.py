@@ -201,7 +201,7 @@ def words_of_claims(box: Box) -> Iterator[str]:
         (box.allowed / "n.ipynb").write_text(writes(table), encoding="utf-8")
         body = pages._exporter().from_notebook_node(plan.read(box.allowed / "n.ipynb"))[0]
         yield tried(lambda body=body: body, nothing_active, "", harm)
-    assert sources.topics
+    assert sources.load().topics
 
 
 def _shown_of(results: Path, cells: list[str]) -> list[dict[str, str]] | Failure:

@@ -49,7 +49,7 @@ def test_grokking_with_operands():
 def test_the_last_gain_is_between_the_last_two_tenths():
     rising = made(gc.msu(), jump(500), {8000: 0.25, 8001: 0.5, 9000: 0.5, 9001: 0.75})
     assert claim_epochs.last_gain(rising) == pytest.approx(0.25)
-    assert np.isnan(claim_epochs.last_gain(rising[rising["step"] == 10_000]))
+    assert np.isnan(claim_epochs.last_gain(rising.loc[rising["step"] == 10_000]))
 
 
 @pytest.mark.parametrize(

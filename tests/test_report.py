@@ -257,7 +257,7 @@ def test_a_notebook_whose_runs_are_missing_waits_if_none_is_named(
     cached = "<code>b</code>: not run yet at this scale (0 of 2 runs are recorded; the others take about "
     assert cached in page(made, "index")  # whatever the cache of the machine that made it holds
     store.pack("a", [SPEC.id])
-    made = report.build(None, "smoke", {"steps": 4}, out=tmp_path / "out", store=store, say=str)
+    made = report.build(None, "smoke", {"steps": 4}, out=tmp_path / "out", store=store, say=said.append)
     assert cached.replace("0 of 2", "1 of 2") in page(made, "index")
 
 
