@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -92,9 +93,14 @@ def fill(template: str, table: pd.DataFrame, prefix: str = "", *, ranges: bool =
     if not any(np.isfinite(one.values).any() for one in shown.values()):
         return "Nothing is measured: the runs lack what the statistic reads."
     try:
-        return prefix + template.format_map(shown).replace(" %", "\N{NO-BREAK SPACE}%")
+        return prefix + unbroken(template.format_map(shown))
     except KeyError as error:
         raise ClaimsError(f"the sentence {template!r} needs {error}; the statistic gives {listed(shown)}") from None
+
+
+def unbroken(text: str) -> str:
+    """Return text in which no line breaks within a number or before its percent sign."""
+    return re.sub(r"(?<=\d) (?=\d{3}\b|%)", "\N{NO-BREAK SPACE}", text)
 
 
 def values_shown(table: pd.DataFrame, *, ranges: bool = False) -> dict[str, Shown]:

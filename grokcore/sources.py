@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from grokcore import claims, yaml_files
-from grokcore.claim_words import KINDS, ClaimsError, Shown, listed, nearest, values_shown
+from grokcore.claim_words import KINDS, ClaimsError, Shown, listed, nearest, unbroken, values_shown
 from grokcore.store import repository
 
 
@@ -102,4 +102,4 @@ def _filled(one: Finding, values: dict[str, dict[str, Shown]]) -> str:
             )
         return format(values[id][name], kind)
 
-    return re.sub(r"\{([^.{}]*)\.([^:{}]*):([^{}]*)\}", number, one.text).replace(" %", "\N{NO-BREAK SPACE}%")
+    return re.sub(r"\{([^.{}]*)\.([^:{}]*):([^{}]*)\}", number, unbroken(one.text))
