@@ -13,18 +13,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.transforms import ScaledTranslation
 
-from grokcore.style import BLACK, COLLAPSE, GREY, TRAIN, VALIDATION, bundle, name_and_colour, plain
+from grokcore.style import BLACK, COLLAPSE, GREY, TRAIN, VALIDATION, bundle, ink, name_and_colour, plain
 from grokcore.style import alpha_colour as alpha_colour
+from grokcore.style import legend as legend
 from grokcore.style import operation_colour as operation_colour
 from grokcore.style import operation_name as operation_name
 from grokcore.style import optimizer_name as optimizer_name
+from grokcore.style import outcome_name as outcome_name
+from grokcore.style import panels as panels
 from grokcore.style import reached as reached
 from grokcore.style import show as show
 from grokcore.style import table as table
@@ -42,8 +45,8 @@ def trace(
     return _steps_axis(ax, log)
 
 
-def accuracy(curves: pd.DataFrame, ax: Axes, *, log: bool = True, worst_batch: bool = False) -> Axes:
-    """Draw training and validation accuracy (0 to 1, on the whole sets) against the step.
+def accuracy(curves: pd.DataFrame, ax: Axes, *, log: bool = True, worst_batch: bool = False, **line: Any) -> Axes:
+    """Draw training and validation accuracy (0 to 1, on the whole sets) against the step, two lines a run.
 
     With `worst_batch` the space down to the worst mini-batch since the previous evaluation is shaded, so that
     a dip between two evaluations is seen.
@@ -54,8 +57,8 @@ def accuracy(curves: pd.DataFrame, ax: Axes, *, log: bool = True, worst_batch: b
             band = {"color": TRAIN, "alpha": 0.22, "lw": 0}
             label = "training, down to the worst batch" if i == 0 else None
             ax.fill_between(run["step"], low, run["train_accuracy"], label=label, **band)
-    trace(curves, "train_accuracy", ax, label="training", log=log, color=TRAIN)
-    trace(curves, "val_accuracy", ax, label="validation", log=log, color=VALIDATION)
+    trace(curves, "train_accuracy", ax, label="training", log=log, color=TRAIN, **line)
+    trace(curves, "val_accuracy", ax, label="validation", log=log, color=VALIDATION, **line)
     ax.set_ylim(-0.03, 1.05)
     ax.set_ylabel("accuracy")
     return ax
@@ -130,17 +133,25 @@ def steps_to(
     """Draw the step at which each run of a summary reached a threshold, over `x`, and the median as a line.
 
     A run that did not reach it within its budget is censored: an open arrow head at the budget, pointing up. It counts
-    as later than all others, so that there is no median where half of the runs or more are censored.
+    as later than all others, so that there is no median where half of the runs or more are censored. The groups of
+    `by` stand side by side, each as wide as a mark, and runs at one place are counted beside it: ×3.
     """
-    for label, colour, group in _groups(runs, by):
-        reached, censored = group[group[column].notna()], group[group[column].isna()]
+    groups = list(_groups(runs, by))
+    for i, (label, colour, group) in enumerate(groups):
+        reached, censored = group.loc[group[column].notna()], group.loc[group[column].isna()]
         middle = group.fillna({column: math.inf}).groupby(x)[column].median().replace(math.inf, math.nan).dropna()
-        ax.plot(middle.index, middle, color=colour, lw=1, alpha=0.6)
+        drawn = ax.plot(middle.index, middle, color=colour, lw=1, alpha=0.6)
         if len(reached):
-            ax.plot(reached[x], reached[column], "o", color=colour, ms=6, label=label)
+            drawn += ax.plot(reached[x], reached[column], "o", color=colour, ms=6, label=label)
         if len(censored):
             style = {"mfc": "none", "mec": colour, "ms": 8, "mew": 1.4}
-            ax.plot(censored[x], censored["steps"], "^", label=f"{label}: not within the budget", **style)
+            drawn += ax.plot(censored[x], censored["steps"], "^", label=f"{label}: not within the budget", **style)
+        aside = 11 * (i - (len(groups) - 1) / 2)  # points, so that it is as much on any axis
+        shift = ScaledTranslation(aside / 72, 0, ax.figure.dpi_scale_trans)
+        for line in drawn:  # the data stay where they are: only the drawing moves
+            line.set_transform(ax.transData + shift)
+        _count(reached, x, column, ax, (aside + 4, 1), color=colour, ha="left", va="bottom")
+        _count(censored, x, "steps", ax, (aside, 5), color=colour, ha="center", va="bottom")
     ax.set_xticks(sorted(runs[x].unique()))
     ax.set_xlabel("training fraction α" if x == "alpha" else x)
     ax.set_yscale("log")
@@ -148,6 +159,28 @@ def steps_to(
     ax.yaxis.set_major_formatter(FuncFormatter(thousands))
     ax.yaxis.set_minor_formatter(FuncFormatter(thousands))
     return ax
+
+
+def _count(runs: pd.DataFrame, x: str, y: str, ax: Axes, offset: tuple[float, float], **text: Any) -> None:
+    """Write how many runs share a place, where there are several, `offset` points beside it."""
+    for at, height, n in runs.groupby([x, y], as_index=False).size().to_numpy():
+        if n > 1:
+            ax.annotate(f"×{n:g}", (at, height), offset, textcoords="offset points", fontsize=8, **text)
+
+
+def skip_flat_start(*axes: Axes, rise: float = 0.05) -> tuple[Axes, ...]:
+    """Let all logarithmic axes of steps begin where the first of their curves is about to leave its start by `rise`."""
+    begins, ends = [], []
+    for ax in axes:
+        curves = [line for line in ax.get_lines() if line.get_transform() == ax.transData]  # no marks across the axes
+        for step, value in (np.asarray(line.get_data(), dtype=float) for line in curves):
+            away = np.flatnonzero(np.abs(value - value[:1]) > rise)
+            begins, ends = begins + list(step[away[:1] - 1]), ends + list(step[-1:])
+    for ax in axes if begins else ():
+        ax.set_xlim(min(begins), max(ends) * (max(ends) / min(begins)) ** 0.04)
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(ends) < 100 * min(begins) else (1,)))
+        ax.xaxis.set_minor_formatter("")
+    return axes
 
 
 def invariance(measured: pd.DataFrame, ax: Axes) -> Axes:
@@ -187,8 +220,7 @@ def letters(
     ax.imshow(colours, interpolation="none")
     middle: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "in_layout": False}
     for (i, j), answer in np.ndenumerate(np.asarray(table)[arranged]):
-        dark = colours[i, j] @ (0.3, 0.6, 0.1) < 0.55
-        ax.text(j, i, names[answer] if 0 <= answer < p else "?", color="white" if dark else BLACK, **middle)
+        ax.text(j, i, names[answer] if 0 <= answer < p else "?", color=ink(colours[i, j]), **middle)
     head = [names[one] for one in chosen]
     ax.set_xticks(range(p), head, fontsize=size, weight="bold")
     ax.set_yticks(range(p), head, fontsize=size, weight="bold")
@@ -199,39 +231,6 @@ def letters(
     ax.grid(False)
     ax.spines[["left", "bottom"]].set_visible(False)
     return ax
-
-
-def panels(n: int, *, columns: int = 3) -> tuple[Figure, list[Axes]]:
-    """Return a figure of `n` equal plots in rows of `columns` that share their axes, and the plots.
-
-    The tick labels of the steps stand under the lowest plot of each column, those of the values left of each row.
-    """
-    rows = math.ceil(n / columns)
-    fig, grid = plt.subplots(
-        rows,
-        columns,
-        figsize=(9, 2.6 * rows + 0.4),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-        gridspec_kw={"hspace": 0.1},
-    )
-    axes = list(grid.flat)
-    for ax in axes[n:]:
-        ax.set_visible(False)
-    for ax in axes[max(n - columns, 0) : n]:
-        ax.tick_params(labelbottom=True)
-    return fig, axes[:n]
-
-
-def legend(fig: Figure, *, columns: int = 4) -> Figure:
-    """Put one legend of all the figure's axes under them, where it hides nothing."""
-    handles: dict[str, Any] = {}
-    for ax in fig.axes:
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            handles.setdefault(str(label), handle)
-    fig.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns)
-    return fig
 
 
 def live(alt: str = "Training and validation accuracy of the runs while they train") -> Callable[[Any], None]:
@@ -264,17 +263,18 @@ def _progress(progress: Any, most: int = 12) -> Figure:
     names = list(dict.fromkeys(progress.curves["run"]))[-most:]
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)
-    fig = Figure(figsize=(2.6 * columns + 1.4, 1.5 * rows + 0.9), layout="constrained")
+    fig = Figure(figsize=(2.6 * columns + 1.6, 1.5 * rows + 1.1), layout="constrained")
     axes = list(fig.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     for ax, name in zip(axes, names, strict=False):
         run = progress.curves[progress.curves["run"] == name]
         accuracy(run, ax)
-        ax.set(xlabel="", ylabel="")
+        ax.set_ylabel("")
         ax.set_title(textwrap.fill(plain(run["label"].iloc[0]), 34), fontsize=9)
     for ax in axes[len(names) :]:
         ax.set_visible(False)
     speed = f"{progress.done} of {progress.total} runs done, {thousands(progress.steps_per_second)} steps/s"
     fig.suptitle(speed, fontsize=10)
+    fig.supylabel("accuracy", fontsize=10)
     return legend(fig)
 
 

@@ -19,7 +19,8 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-from matplotlib.colors import to_hex
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 # Distinct for colour-blind readers, after Okabe and Ito.
@@ -28,6 +29,18 @@ BLACK, OCHRE = "#1a1a1a", "#7f5f00"
 OPERATION = {"x*y": GREEN, "x/y": PINK, "x*y+y*y": RED, "sin(x+y)": SKY, "x+y": OCHRE}
 OPTIMIZER = {"adamw": GREEN, "adam": RED, "sgd": SKY, "rmsprop": PINK}
 OPTIMIZER_NAME = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD", "rmsprop": "RMSprop"}
+OPERATION_NAME = {
+    **{"s5:xy": "x·y in S₅", "s5:xyx^-1": "x·y·x⁻¹ in S₅", "s5:xyx": "x·y·x in S₅"},
+    "x*y+y*y": "x·y + y·y",
+}
+# What a run came to (`analysis.Outcome`), in the words of tables and figures.
+OUTCOME = {
+    "GROKKED": "grokked",
+    "GENERALISED_AT_ONCE": "no delay",
+    "MEMORISED_ONLY": "memorised only",
+    "NOT_FITTED": "not fitted",
+    "NONFINITE": "overflowed",
+}
 NOT_OF_XML = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]"
 )  # a name with one would spoil the figure
@@ -68,8 +81,24 @@ def plain(text: object) -> str:
 
 
 def operation_name(operation: str) -> str:
-    """Return the operation as it stands in a figure: `x·y` for `x*y`."""
-    return operation.replace("*", "·").replace("y+y", "y + y")
+    """Return the operation as it stands in a figure: `x·y` for `x*y`, `x·y in S₅` for `s5:xy`."""
+    return OPERATION_NAME.get(operation) or operation.replace("*", "·")
+
+
+def outcome_name(outcome: str) -> str:
+    """Return what a run came to in words: `memorised only` for `MEMORISED_ONLY`."""
+    return OUTCOME.get(outcome, outcome)
+
+
+def ink(ground: Any) -> str:
+    """Return the colour of letters, black or white, that stands out more from a coloured ground (WCAG 2)."""
+    luminance = [_luminance(colour) + 0.05 for colour in (ground, BLACK, "white")]
+    return BLACK if luminance[0] / luminance[1] > luminance[2] / luminance[0] else "white"
+
+
+def _luminance(colour: Any) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return sum(share * c for share, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def operation_colour(operation: str) -> str:
@@ -113,11 +142,44 @@ def table(runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
     shown = runs[list(columns)].copy()
     if "operation" in shown:
         shown["operation"] = [operation_name(operation) for operation in runs["operation"]]
-    shown["outcome"] = runs["outcome"]
+    shown["outcome"] = [outcome_name(outcome) for outcome in runs["outcome"]]
     for name, column in (("training 99 %", "train_99_first"), ("validation 99 %", "val_99_sustained")):
         shown[name] = [reached(s, b) for s, b in zip(runs[column], runs["steps"], strict=True)]
     shown["best validation"] = [f"{best:.1%}" for best in runs["best_val_accuracy"]]
     return shown.set_index(columns[0]).rename_axis(index=None, columns=columns[0])
+
+
+def panels(n: int, *, columns: int = 3) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `n` equal plots in rows of `columns` that share their axes, and the plots.
+
+    The tick labels of the steps stand under the lowest plot of each column, those of the values left of each row.
+    """
+    rows = math.ceil(n / columns)
+    fig, grid = plt.subplots(
+        rows,
+        columns,
+        figsize=(9, 2.6 * rows + 0.4),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        gridspec_kw={"hspace": 0.1},
+    )
+    axes = list(grid.flat)
+    for ax in axes[n:]:
+        ax.set_visible(False)
+    for ax in axes[max(n - columns, 0) : n]:
+        ax.tick_params(labelbottom=True)
+    return fig, axes[:n]
+
+
+def legend(fig: Figure, *, columns: int = 4) -> Figure:
+    """Put one legend of all the figure's axes under them, where it hides nothing."""
+    handles: dict[str, Any] = {}
+    for ax in fig.axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(str(label), handle)
+    fig.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns)
+    return fig
 
 
 def svg(fig: Figure, alt: str) -> str:

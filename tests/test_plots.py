@@ -3,6 +3,7 @@
 import re
 import xml.etree.ElementTree as ET
 from types import SimpleNamespace
+from typing import get_args
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -12,6 +13,8 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from grokcore import plots, style
+from grokcore.analysis import Outcome
+from grokcore.parts import PermutationOperation
 
 mpl.use("agg")
 STEPS = np.array([0, 1, 10, 100, 1000])
@@ -65,6 +68,11 @@ def test_accuracy_draws_both_sets_in_their_colours_on_a_logarithmic_axis(ax):
     np.testing.assert_array_equal(line(ax, "validation").get_ydata(), [0.0, 0.1, 0.3, 1.0])
     assert line(ax, "training").get_color() == style.TRAIN != line(ax, "validation").get_color()
     assert (ax.get_xscale(), ax.get_xlabel(), ax.get_ylabel()) == ("log", "optimisation steps", "accuracy")
+
+
+def test_accuracy_passes_on_how_its_lines_look(ax):
+    plots.accuracy(pd.concat([curve("a"), curve("b")]), ax, lw=0.8)
+    assert [one.get_linewidth() for one in ax.get_lines()] == [0.8] * 4
 
 
 def test_accuracy_on_a_linear_axis_keeps_step_0_and_shades_the_worst_batch(ax):
@@ -179,6 +187,55 @@ def test_the_median_over_runs_knows_of_those_that_were_not_reached(ax):
     np.testing.assert_array_equal(median.get_ydata(), [300.0])
 
 
+def test_groups_of_steps_to_stand_side_by_side_and_runs_at_one_place_are_counted(ax):
+    runs = pd.DataFrame({"run": list("abcdef"), "operation": ["x*y"] * 3 + ["x/y"] * 3, "alpha": 0.4, "steps": 900})
+    plots.steps_to(runs.assign(val_99_sustained=[100.0, 100.0, *[np.nan] * 4]), ax)
+    ax.figure.canvas.draw()
+    product, quotient = (line(ax, f"{name}: not within the budget") for name in ("x·y", "x/y"))
+    for marks in (product, quotient):  # what is drawn twice at one place of the axes is hidden
+        np.testing.assert_array_equal(marks.get_xdata()[:1], [0.4])
+    left, right = (marks.get_transform().transform((0.4, 900)) for marks in (product, quotient))
+    assert right[0] - left[0] > 9.4 / 72 * ax.figure.dpi and right[1] == left[1]  # a mark is 8 points and its edge
+    assert (left + right)[0] / 2 == pytest.approx(ax.transData.transform((0.4, 900))[0])
+    assert list(ax.get_xticks()) == [0.4]
+    assert [(text.get_text(), text.get_color()) for text in ax.texts] == [
+        ("×2", style.OPERATION["x*y"]),
+        ("×3", style.OPERATION["x/y"]),
+    ]
+
+
+def test_one_group_of_steps_to_stands_at_its_place(ax):
+    runs = pd.DataFrame({"run": ["a", "b"], "operation": "x*y", "alpha": [0.4, 0.5], "steps": 900})
+    plots.steps_to(runs.assign(val_99_sustained=[100.0, 200.0]), ax)
+    drawn = line(ax, "x·y").get_transform().transform((0.4, 100))
+    np.testing.assert_allclose(drawn, ax.transData.transform((0.4, 100)))
+    assert not ax.texts
+
+
+def test_comparisons_begin_where_the_first_curve_leaves_its_start():
+    _, axes = plt.subplots(1, 2)
+    for ax, column in zip(axes, ("train_accuracy", "val_accuracy"), strict=True):
+        plots.chance(97, plots.trace(curve(), column, ax))
+        ax.axvline(2, label="a mark across the axes")
+    assert plots.skip_flat_start(axes[1]) == (axes[1],)
+    assert axes[1].get_xlim()[0] == 1  # 0.1 at step 10, after 0 at step 1
+    assert 1000 < axes[1].get_xlim()[1] < 1500
+    plots.skip_flat_start(axes[1], rise=0.2)
+    assert axes[1].get_xlim()[0] == 10
+    plots.skip_flat_start(*axes, rise=0.85)
+    assert [ax.get_xlim()[0] for ax in axes] == [10, 10]  # training is at 1.0, after 0.1, at step 100
+    plots.skip_flat_start(*axes, rise=2.0)  # no curve rises so much
+    assert [ax.get_xlim()[0] for ax in axes] == [10, 10]
+
+
+def test_a_short_axis_of_steps_has_labels_between_the_powers_of_ten(ax):
+    plots.skip_flat_start(plots.trace(curve(step=STEPS * 4 + 1000), "val_accuracy", ax))
+    ax.figure.canvas.draw()
+    low, high = ax.get_xlim()
+    labels = [label.get_text() for label in ax.get_xticklabels(which="both") if low <= label.get_position()[0] <= high]
+    assert [label for label in labels if label] == ["2\N{NO-BREAK SPACE}000", "5\N{NO-BREAK SPACE}000"]
+
+
 def test_invariance_separates_the_declared_subset(ax):
     frame = pd.DataFrame({"parameter": ["W_E", "W_Q"], "change": [0.0, 2.0], "scale_invariant": [True, False]})
     plots.invariance(frame, ax)
@@ -273,6 +330,12 @@ def test_the_live_plot_has_a_panel_a_run_and_shows_the_last_twelve():
     assert [ax.get_title() for ax in panels] == [f"run {i}" for i in range(2, 14)]
 
 
+def test_the_live_plot_says_what_its_axes_are():
+    fig = plots._progress(progress(1, runs=6))
+    assert fig.get_supylabel() == "accuracy" and not any(ax.get_ylabel() for ax in fig.axes)
+    assert [ax.get_xlabel() for ax in fig.axes] == [""] * 3 + ["optimisation steps"] * 3
+
+
 def test_a_step_that_was_not_reached_is_more_than_the_budget():
     assert plots.reached(3450.0, 10_000) == "3\N{NO-BREAK SPACE}450"
     assert plots.reached(float("nan"), 10_000) == "> 10\N{NO-BREAK SPACE}000"
@@ -284,8 +347,28 @@ def test_the_table_names_operations_and_what_came_of_each_run():
     shown = plots.table(runs.assign(**reached, best_val_accuracy=[1.0, 0.0512]), "operation", "alpha")
     assert list(shown.index) == ["x·y", "x·y + y·y"] and shown.columns.name == "operation"
     assert list(shown.columns) == ["alpha", "outcome", "training 99 %", "validation 99 %", "best validation"]
+    assert list(shown["outcome"]) == ["grokked", "memorised only"]
     assert list(shown["validation 99 %"]) == ["900", "> 1\N{NO-BREAK SPACE}000"]
     assert list(shown["best validation"]) == ["100.0%", "5.1%"]
+
+
+def test_every_outcome_has_words_of_its_own():
+    assert set(style.OUTCOME) == {outcome.value for outcome in Outcome}
+    assert len(set(style.OUTCOME.values())) == len(Outcome)
+    assert not any("_" in words or words.isupper() for words in style.OUTCOME.values())
+    assert plots.outcome_name("GENERALISED_AT_ONCE") == "no delay"
+    assert plots.outcome_name("as yet unknown") == "as yet unknown"
+
+
+def test_operations_on_permutations_are_named_in_words():
+    names = [plots.operation_name(name) for name in get_args(PermutationOperation)]
+    assert names == ["x·y in S₅", "x·y·x⁻¹ in S₅", "x·y·x in S₅"]
+    assert plots.operation_name("x*y+y*y") == "x·y + y·y" and plots.operation_name("x/y") == "x/y"
+
+
+def test_letters_have_the_ink_that_stands_out_more():
+    assert [style.ink(ground) for ground in ("white", "#aaaaaa", "#d55e00")] == [style.BLACK] * 3
+    assert [style.ink(ground) for ground in ("black", "#404040", "#0000ff")] == ["white"] * 3
 
 
 def test_an_operation_without_a_colour_is_black_and_points_can_be_named(ax):
