@@ -15,6 +15,7 @@ from grokcore.stats import median_time, wilson
 PART = "part: "
 BUDGET = "_budget"
 MOST_GAPS = 3
+NBSP = "\N{NO-BREAK SPACE}"
 KINDS = ("step", "epoch", "at step", "at epoch", "share", "number")
 BRACKETS = (
     "In brackets: the range over the seeds; for steps and epochs the 95 % interval of the Kaplan-Meier median, up to "
@@ -54,7 +55,7 @@ class Shown:
         words, least, most = (_write(float(value), unit) for value in (np.median(known), known.min(), known.max()))
         everywhere = len(known) == len(self.values)
         if least != most or not everywhere:
-            words += f" [{least},\N{NO-BREAK SPACE}{most}]"
+            words += f" [{least},{NBSP}{most}]"
         words += "" if everywhere else f" (on {len(known)} of {len(self.values)} seeds)"
         return f"{at}step {words}" if unit == "step" else words
 
@@ -73,10 +74,10 @@ class Shown:
             which = least if least == most else f"{least} to {most}"
             return f"{at}{unit} {which} {some}, not {within} on the others"
         if self.ranges:
-            interval = f" [{least},\N{NO-BREAK SPACE}{most if reached.all() else f'> {latest}'}]"
+            interval = f" [{least},{NBSP}{most if reached.all() else f'>{NBSP}{latest}'}]"
         else:
             high = f"{_write(found.high, 'step')}]" if np.isfinite(found.high) else "∞)"
-            interval = f" [{_write(found.low, 'step')},\N{NO-BREAK SPACE}{high}"
+            interval = f" [{_write(found.low, 'step')},{NBSP}{high}"
         missing = "" if reached.all() else f" ({n - reached.sum()} of {n} not {within})"
         return f"{at}{unit} {_write(found.value, 'step')}{interval}{missing}"
 
@@ -100,7 +101,7 @@ def fill(template: str, table: pd.DataFrame, prefix: str = "", *, ranges: bool =
 
 def unbroken(text: str) -> str:
     """Return text in which no line breaks within a number or before its percent sign."""
-    return re.sub(r"(?<=\d) (?=\d{3}\b|%)", "\N{NO-BREAK SPACE}", text)
+    return re.sub(r"(?<=\d) (?=\d{3}\b|%)", NBSP, text)
 
 
 def values_shown(table: pd.DataFrame, *, ranges: bool = False) -> dict[str, Shown]:
@@ -127,7 +128,7 @@ def counted(table: pd.DataFrame) -> str:
     parts = [f"{titles[name]}: {said.count('yes')} of {n - said.count('undecided')}" for name, said in words.items()]
     return (
         f"of {n} seeds it holds on {holds}, holds partly on {partly}, fails on {fails} "
-        f"(share that holds {value}, 95\N{NO-BREAK SPACE}% interval {low} to {high}; {'; '.join(parts)})"
+        f"(share that holds {value}, 95{NBSP}% interval {low} to {high}; {'; '.join(parts)})"
     )
 
 
@@ -166,6 +167,6 @@ def listed(names: Iterable[Any]) -> str:
 
 def _write(value: float, kind: str) -> str:
     if kind == "share":
-        return f"{100 * value:.3g}\N{NO-BREAK SPACE}%"
+        return f"{100 * value:.3g}{NBSP}%"
     words = f"{value:,.0f}" if kind == "step" or abs(value) >= 1000 else f"{value:.3g}"
-    return words.replace(",", "\N{NO-BREAK SPACE}").replace("-", "\N{MINUS SIGN}")
+    return words.replace(",", NBSP).replace("-", "\N{MINUS SIGN}")

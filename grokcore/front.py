@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from grokcore import agreement, analysis, claims, fourier, invariance, plots, sources, stats, style
 from grokcore.audit import Audit
-from grokcore.claim_words import ClaimsError, nearest
+from grokcore.claim_words import ClaimsError, nearest, unbroken
 from grokcore.pages import Page, templates
 from grokcore.sources import Disagreement, Sources
 from grokcore.spec import msu
@@ -143,6 +143,7 @@ def front_page(
             pages=pages,
             waiting=waiting,
             thousands=style.thousands,
+            unbroken=unbroken,
             audit=audited,
             steps=agreement.STEPS,
             tolerances=agreement.tolerance_words(),
