@@ -153,7 +153,8 @@ def select(cell: dict[str, Any], curves: pd.DataFrame) -> dict[int, pd.DataFrame
     if lacking:
         raise ClaimsError(f"the curves lack the columns {', '.join(lacking)}; pass a frame made by grokcore.sweep")
     changed = [name for name in UNCHANGED if name in curves and name not in cell]
-    ends = curves.drop_duplicates("run", keep="last").to_dict("records")
+    read = list(dict.fromkeys(("run", "seed", "steps", "step", "status", *wanted, *changed)))
+    ends = curves.loc[~curves["run"].duplicated(keep="last"), read].to_dict("records")
     chosen: dict[int, pd.DataFrame] = {}
     for end in sorted(ends, key=lambda end: (-end["steps"], -min(end["step"], budget), str(end["run"]))):
         over = end["status"] == "nonfinite" or (end["status"] == "stopped early" and "early_stop" in cell)

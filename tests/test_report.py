@@ -369,26 +369,33 @@ def test_published_report_was_made_from_the_records_beside_it() -> None:
     assert {"index.html", "grokking.pdf", "grokking.svg", "claims.json"} <= told["files"].keys()
 
 
-def test_every_finding_rests_on_the_verdicts_of_the_records() -> None:
+@pytest.fixture(scope="module")
+def recorded() -> front.Evidence:
+    """All that is recorded, judged once."""
+    store = Store()
+    return front.evidence(store, list(store.recorded()))
+
+
+def test_every_finding_rests_on_the_verdicts_of_the_records(recorded: front.Evidence) -> None:
     """One that does not any more would silently be left out of the front page."""
-    store, cited = Store(), sources.load()
-    found = front.evidence(store, list(store.recorded()))
-    assert [short for short, _, _ in sources.findings(cited, found.verdicts)] == [one.short for one in cited.findings]
+    cited = sources.load()
+    assert [short for short, _, _ in sources.findings(cited, recorded.verdicts)] == [
+        one.short for one in cited.findings
+    ]
 
 
-def test_published_verdicts_are_those_of_the_records() -> None:
+def test_published_verdicts_are_those_of_the_records(recorded: front.Evidence) -> None:
     published = json.loads((repository() / "reports" / "claims.json").read_text())
     assert len({row["id"] for row in published}) == len(published) == 44
-    store, known = Store(), claims.load()
-    found = front.evidence(store, list(store.recorded()))
+    known, runs = claims.load(), set(Store().recorded())
     for row in published:
         if row["id"] not in known:
             assert row["verdict"] == "not settled" and row["n_runs"] == 0, row["id"]
             continue
-        verdict, claim = claims.evaluate(row["id"], found.curves), known[row["id"]]
+        verdict, claim = recorded.verdicts[row["id"]], known[row["id"]]
         assert (row["verdict"], row["measured"], row["run_ids"]) == (verdict.verdict, verdict.measured, verdict.run_ids)
         assert row["rule_sha256"] == claim.rule_sha256 and row["n_runs"] == len(row["run_ids"])
-        assert set(row["run_ids"]) <= set(store.recorded())
+        assert set(row["run_ids"]) <= runs
         assert (row["verdict"] != "not settled") == (row["n_seeds"] >= claim.min_seeds), row["id"]
 
 
