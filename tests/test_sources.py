@@ -7,7 +7,7 @@ import pytest
 from made_up import jump, made
 
 import grokcore as gc
-from grokcore import claims, sources
+from grokcore import claim_words, claims, front, sources
 
 CURVES = pd.concat([made(gc.msu(seed=seed), jump(1000), jump(at)) for seed, at in enumerate((4000, 5000, 6000))])
 VERDICTS = {id: claims.evaluate(id, CURVES) for id in ("msu-1", "msu-2")}
@@ -48,3 +48,34 @@ def test_what_a_finding_cannot_say_is_refused(text: str, rests_on: Any, message:
     with pytest.raises(claims.ClaimsError) as error:
         found(text, **rests_on)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "vals, words",
+    [
+        ((4000, 4000, 4000), "holds on 3 of 3 seeds"),
+        ((None, None, None), "fails on 3 of 3 seeds"),
+        ((4000, 1500, None), "all on 1; some on 1; none on 1 of 3 seeds"),
+        ((4000, 4000), "2 of 3 seeds"),
+        ((), ""),
+    ],
+)
+def test_on_how_many_seeds_a_claim_holds_is_said_in_few_words(vals: Any, words: str):
+    runs = [made(gc.msu(seed=seed), jump(1000), {0: 0.5} if at is None else jump(at)) for seed, at in enumerate(vals)]
+    curves = pd.concat(runs) if runs else CURVES.head(0)
+    assert front._support(claims.load()["msu-1"], claims.evaluate("msu-1", curves)) == words
+
+
+def test_a_capped_claim_says_so():
+    loss = {0: 4.5, 1000: 4.0, 2000: 9.0, 5000: 0.1}
+    curves = pd.concat([made(gc.msu(seed=seed), jump(1000), jump(4000), val_loss=loss) for seed in range(3)])
+    verdict = claims.evaluate("msu-11", curves)
+    assert verdict.verdict == "partly"
+    assert front._support(claims.load()["msu-11"], verdict) == "holds on 3 of 3 seeds; capped"
+
+
+def test_no_line_breaks_within_a_number():
+    assert (
+        claim_words.unbroken("in 10 000 steps 99 % of 3 rows")
+        == "in 10\N{NO-BREAK SPACE}000 steps 99\N{NO-BREAK SPACE}% of 3 rows"
+    )
