@@ -25,6 +25,10 @@ from grokcore.claim_words import BRACKETS, BUDGET, PART, counted, fill, gaps, li
 from grokcore.claim_words import ClaimsError as ClaimsError
 
 Level = Literal["holds", "holds partly", "fails", "undecided"]
+THESE_RUNS = (
+    "Judged from this notebook's runs alone. The report's front page judges every recorded run with these settings: "
+    "more seeds, where another notebook has some of the same."
+)
 # How we read a claim that does not speak of these: a run in which one is otherwise counts only in a cell that names it.
 UNCHANGED = {
     **{"weight_noise": 0, "update_noise": 0, "decay_to_init": 0, "mirrors_together": 0, "norm_first": 1},
@@ -60,7 +64,15 @@ def evaluate(id: str, curves: pd.DataFrame, path: str | Path | None = None) -> V
     Runs that are not there make the claim *not settled*, and `reason` names them. Raises ClaimsError for an unknown
     claim (with the nearest id) and for a frame without the columns that the claim selects by.
     """
-    claim = _claim(id, path)
+    return _evaluate(_claim(id, path), curves)
+
+
+def evaluate_all(curves: pd.DataFrame) -> dict[str, Verdict]:
+    """Judge every claim of data/claims.yaml from the curves of any runs; return the verdicts by id, in its order."""
+    return {id: _evaluate(claim, curves) for id, claim in load().items()}
+
+
+def _evaluate(claim: Claim, curves: pd.DataFrame) -> Verdict:
     found = {name: select(cell, curves) for name, cell in claim.cells.items()}
     cells = {
         name: {seed: run for seed, run in runs.items() if seed >= claim.first_seed} for name, runs in found.items()
@@ -81,7 +93,7 @@ def evaluate(id: str, curves: pd.DataFrame, path: str | Path | None = None) -> V
     if claim.at_best != "confirmed" and tendency == claim.at_best:
         said.append(claim.why_capped)
     return Verdict(
-        id=id,
+        id=claim.id,
         source=claim.source,
         statement=claim.statement,
         verdict=verdict,
@@ -100,7 +112,8 @@ def evaluate(id: str, curves: pd.DataFrame, path: str | Path | None = None) -> V
 def markdown(verdicts: Sequence[Verdict]) -> str:
     """Return the verdicts as a table in Markdown, a row each: the claim, its statement, the verdict, what was measured.
 
-    If no verdict rests on a run, a line under the table says that the claims are judged at the sources' scale alone.
+    Lines under the table say what the brackets hold and which runs were judged, or, if no verdict rests on a run, that
+    the claims are judged at the sources' scale alone.
     """
     rows = ["| claim | said | verdict | measured |", "|---|---|---|---|"]
     for v in verdicts:
@@ -111,6 +124,8 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
         rows += ["", f"*{BRACKETS}*"]
     if not any(v.n_runs for v in verdicts):
         rows += ["", "*None of these runs has the source's settings: the verdicts need those of a plan.*"]
+    else:
+        rows += ["", f"*{THESE_RUNS}*"]
     return "\n".join(rows)
 
 

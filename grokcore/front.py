@@ -40,7 +40,7 @@ class Evidence:
     @cached_property
     def verdicts(self) -> dict[str, claims.Verdict]:
         """The verdict on every claim that has a rule, judged once."""
-        return {id: claims.evaluate(id, self.curves) for id in claims.load()}
+        return claims.evaluate_all(self.curves)
 
 
 @dataclass(frozen=True)
