@@ -14,6 +14,7 @@ from grokcore.store import Record, RecordError, Store
 
 ROUNDING = 1e-6  # relative, of single precision and of a mean of doubles
 COSINE_ROUNDING = 1e-3  # of the cosine of two vectors of some 10^5 weights, summed in single precision
+ADDITION = 2.0**-24  # relative, of each addition in single precision: a batch's accuracy is a sum over its rows
 SHARES = ("accuracy", "answers_kept")
 PROVENANCE = ("grokcore", "torch", "numpy", "python", "device", "commit", "seconds", "date")
 
@@ -100,6 +101,8 @@ def _out_of_range(record: Record) -> list[str]:
         low, high, slack = 0.0, np.inf, 0.0
         if any(part in name for part in SHARES):
             high, slack = 1.0, ROUNDING
+            if name.startswith("batch_"):
+                slack = max(ROUNDING, min(spec.batch_size, spec.n_train) * ADDITION)
         elif name == "weight_cosine":
             low, high, slack = -1.0, 1.0, COSINE_ROUNDING
         if ((values < low - slack) | (values > high + slack)).any():

@@ -52,6 +52,7 @@ IMPOSSIBLE: list[tuple[Callable[[pd.DataFrame], None], str]] = [
     (swap_steps, "its steps do not increase"),
     (put("step", 22, row=9), "its steps are not those at which a run of 23 steps is evaluated"),
     (put("train_accuracy", 1.1), "train_accuracy is not between 0 and 1"),
+    (put("batch_accuracy_max", 1.00001), "batch_accuracy_max is not between 0 and 1"),  # too much for a sum of 8
     (put("answers_kept", -0.1), "answers_kept is not between 0 and 1"),
     (put("val_accuracy", 0.4), "val_accuracy is no share of"),
     (put("train_loss", -0.1), "train_loss is not between 0 and inf"),
