@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from grokcore import claim_cycles, claim_epochs, claim_fractions, claim_grid, claim_times, claim_weights, yaml_files
 from grokcore.claim_times import Finding
-from grokcore.claim_words import ClaimsError, listed, nearest
-from grokcore.parts import shown
+from grokcore.claim_words import ClaimsError, listed
+from grokcore.parts import nearest, shown
 from grokcore.store import repository
 
 Judgement = Literal["confirmed", "refuted", "partly", "not settled"]

@@ -16,7 +16,7 @@ def norm_rise_and_fall(
     """Judge the course of a weight norm against the accuracies: rise, uneven climb, maximum at the onset, fall."""
     curve = cells["main"]
     run, steps = run_summary(curve), column(curve, "step")
-    names = ("norm_start", "norm_train", "norm_max", "norm_max_at", "norm_low", "onset_at", "l2_max_at")
+    names = ("norm_start", "norm_train", "norm_dip", "norm_max", "norm_max_at", "norm_low", "onset_at", "l2_max_at")
     values: Values = {"train": time(run, FITTED), "val": time(run, VAL), **dict.fromkeys(names, np.nan)}
     titles = ("rises with training", "climbs to a maximum", "not monotonically", "maximum at the onset")
     parts: Parts = dict.fromkeys((*titles, "falls while validation rises"), False)
@@ -28,6 +28,7 @@ def norm_rise_and_fall(
     top = fit + int(np.argmax(size[fit:]))
     begins = np.flatnonzero(val[fit:] >= val[fit] + onset)
     onset_at = steps[fit + begins[0]] if len(begins) else np.nan
+    dip = size[fit : fit + begins[0] + 1].min() if len(begins) else np.nan  # between the fit and the onset
     low = size[top:].min()
     half = top + int(np.argmax(size[top:] <= (size[top] + low) / 2))
     parts["rises with training"] = bool(size[fit] >= (1 + visible) * size[began])
@@ -43,7 +44,8 @@ def norm_rise_and_fall(
         and steps[half] - steps[top] < steps[top] - steps[fit]
     )
     l2 = column(curve, "weight_norm")[fit:]
-    measured = (size[began], size[fit], size[top], steps[top], low, onset_at, steps[fit + int(np.argmax(l2))])
+    l2_at = steps[fit + int(np.argmax(l2))]
+    measured = (size[began], size[fit], dip, size[top], steps[top], low, onset_at, l2_at)
     return parts, values | dict(zip(names, map(float, measured), strict=True))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -64,7 +63,7 @@ class Shown:
         n, latest = len(reached), _write(float(budgets.max()), "step")
         within = f"within {latest} {unit}s"
         if not reached.any():
-            return f"never {within}" if at else f"no {unit} up to {latest}"
+            return f"not {within}"
         least, most = (_write(float(end(self.values[reached])), "step") for end in (np.min, np.max))
         if reached.all() and least == most:
             return f"{at}{unit} {least}"
@@ -151,13 +150,6 @@ def describe(cell: dict[str, Any]) -> str:
     said += [f"{cell['n_layers']} layer{'s' * (cell['n_layers'] > 1)}"] if "layernorm" in cell else []
     said += ["no LayerNorm"] if cell.get("layernorm") is False else []
     return ", ".join([*said, f"{_write(cell['budget'], 'step')} steps"])
-
-
-def nearest(given: str, known: Iterable[str]) -> str:
-    """Return what there is, and the nearest name to the one given."""
-    names = list(known)
-    close = get_close_matches(given, names, n=1)
-    return (f"did you mean {close[0]!r}? " if close else "") + f"known: {listed(names)}"
 
 
 def listed(names: Iterable[Any]) -> str:

@@ -1,7 +1,7 @@
 """Verdicts: every claim of data/claims.yaml judged from the curves of runs, by the rule that stands beside it.
 
 How seeds and parts become a verdict is said at the top of data/claims.yaml and done here; the statistics are in
-`claim_times`, `claim_weights` and `claim_cycles`. Everything is computed anew from the curves each time.
+the modules `claim_times` and those like it. Everything is computed anew from the curves each time.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from grokcore.claim_file import Judgement
 from grokcore.claim_file import load as load
 from grokcore.claim_times import Parts, Values
 from grokcore.claim_weights import FOURIER
-from grokcore.claim_words import BRACKETS, BUDGET, PART, counted, fill, gaps, listed, nearest
+from grokcore.claim_words import BRACKETS, BUDGET, PART, counted, fill, gaps, listed
 from grokcore.claim_words import ClaimsError as ClaimsError
+from grokcore.parts import nearest
 
 Level = Literal["holds", "holds partly", "fails", "undecided"]
 THESE_RUNS = (
     "Judged from this notebook's runs alone. The report's front page judges every recorded run with these settings: "
-    "more seeds, where another notebook has some of the same."
+    "more seeds, or longer runs, where another notebook has some, so that its numbers can differ."
 )
 # How we read a claim that does not speak of these: a run in which one is otherwise counts only in a cell that names it.
 UNCHANGED = {
@@ -230,9 +231,9 @@ def level(parts: Parts) -> Level:
     said = list(parts.values())
     if all(part is None for part in said):
         return "undecided"
-    if all(part is True for part in said):
+    if all(said):
         return "holds"
-    return "holds partly" if any(part is True for part in said) else "fails"
+    return "holds partly" if any(said) else "fails"
 
 
 def judge(claim: Claim, levels: Sequence[Level]) -> tuple[Judgement, Judgement]:

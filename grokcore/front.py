@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 
 from grokcore import agreement, analysis, claims, fourier, invariance, plots, sources, stats, style
 from grokcore.audit import Audit
-from grokcore.claim_words import ClaimsError, nearest, unbroken
+from grokcore.claim_words import ClaimsError, unbroken
 from grokcore.pages import Page, templates
+from grokcore.parts import nearest
 from grokcore.sources import Disagreement, Sources
 from grokcore.spec import msu
 from grokcore.store import Record, RecordError, Store
@@ -58,7 +59,7 @@ class Waiting:
 def evidence(store: Store, runs: Sequence[str]) -> Evidence:
     """Return recorded runs as evidence; `hours` is the sum of their own times, as if run one after the
     other."""
-    records = [store.load(run) for run in runs]
+    records = store.load_all(runs)
     curves = frame(records) if records else pd.DataFrame(columns=pd.Index([*msu().columns(), *SHOWN]))
     measured = invariance.recorded(store)
     measured = measured.loc[measured["run"].isin(curves["run"])]

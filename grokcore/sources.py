@@ -10,7 +10,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from grokcore import claims, yaml_files
-from grokcore.claim_words import KINDS, ClaimsError, Shown, listed, nearest, unbroken, values_shown
+from grokcore.claim_words import KINDS, ClaimsError, Shown, listed, unbroken, values_shown
+from grokcore.parts import nearest
 from grokcore.store import repository
 
 

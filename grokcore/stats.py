@@ -65,7 +65,8 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Estimate:
     centre = share + z * z / (2 * n)
     half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return Estimate(share, max(0.0, float((centre - half) / scale)), min(1.0, float((centre + half) / scale)))
+    low, high = float((centre - half) / scale), float((centre + half) / scale)
+    return Estimate(share, low if successes else 0.0, high if successes < n else 1.0)  # without what rounding leaves
 
 
 def bootstrap_slope(

@@ -115,6 +115,7 @@ def test_level_of_a_seed():
     assert claims.level({"a": True, "b": False}) == claims.level({"a": True, "b": None}) == "holds partly"
     assert claims.level({"a": False, "b": False}) == claims.level({"a": False, "b": None}) == "fails"
     assert claims.level({"a": None, "b": None}) == "undecided"
+    assert claims.level({"a": np.True_, "b": True}) == "holds"  # type: ignore[dict-item]
 
 
 def test_a_seed_that_decides_nothing_does_not_count(all_runs):

@@ -57,6 +57,11 @@ def test_wilson_agrees_with_scipy(successes, n):
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)  # rounding of two formulas
 
 
+@pytest.mark.parametrize("n", range(1, 30))
+def test_wilson_ends_at_none_and_at_all(n):
+    assert wilson(0, n).low == 0.0 and wilson(n, n).high == 1.0
+
+
 @pytest.mark.parametrize("successes, n", [(1, 0), (-1, 3), (4, 3)])
 def test_wilson_refuses_impossible_counts(successes, n):
     with pytest.raises(ValueError, match=f"got {successes} of {n}"):
