@@ -111,7 +111,7 @@ def _difference(spec: RunSpec, name: str, one: Floats, other: Floats) -> Floats:
 def _tolerance(spec: RunSpec, name: str, one: Floats, other: Floats) -> Floats:
     """Return by how much the values of a measure may differ."""
     for kind, share in FLIPPED.items():
-        if kind in name:
+        if kind in name and not name.startswith("norm:"):
             return np.full(len(one), max(share, FLIPPED_LEAST / _rows(spec, name)))
     larger = np.maximum(np.abs(one), np.abs(other))
     largest = np.max(larger, initial=0.0, where=np.isfinite(larger))
@@ -122,9 +122,9 @@ def _kind(name: str) -> str:
     """Return which of `TOLERANCES` a measure has."""
     if name.startswith(WHOLE):
         return "whole"
-    if "grad" in name:
-        return "gradients"
-    return "biases" if name.startswith("norm:") and name.endswith("bias") else "others"
+    if name.startswith("norm:"):
+        return "biases" if name.endswith("bias") else "others"
+    return "gradients" if "grad" in name else "others"
 
 
 def _rows(spec: RunSpec, name: str) -> int:

@@ -42,6 +42,7 @@ class Backlog:
         group: Callable[[Sequence[RunSpec]], list[list[RunSpec]]],
     ) -> None:
         self.reservations, self.at_hand, self.failed = reservations, at_hand, list[str]()
+        self.cause: BaseException | None = None  # of the first failure
         self.tries: dict[Path, int] = {}
         self.wanted = {spec.id for spec in absent}
         self.job = Job(
@@ -93,8 +94,9 @@ class Backlog:
         job.path.unlink(missing_ok=True)
         self.reservations.release(spec.id for spec in job.specs)
 
-    def fail(self, job: Job, reason: str) -> None:
-        """Give a group up; if it has a checkpoint, another sweep may go on from there."""
+    def fail(self, job: Job, error: BaseException, reason: str = "") -> None:
+        """Give a group up, for a reason (default: the error); another sweep may go on from its checkpoint."""
+        self.cause, reason = self.cause or error, reason or f"{type(error).__name__}: {error}"
         self.failed += [f"{spec.id}: {reason}" for spec in job.specs if spec.id in self.wanted]
         self.reservations.release(spec.id for spec in job.specs)
 

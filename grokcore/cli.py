@@ -32,11 +32,23 @@ from grokcore.claim_words import ClaimsError
 from grokcore.parts import SpecError, nearest
 from grokcore.replacing import StoreError
 from grokcore.spec import RunSpec, replace
-from grokcore.store import Record, RecordError, Store
+from grokcore.store import RecordError, Store
 from grokcore.sweep import MissingRuns, frame, missing, sweep
 from grokcore.worker import CodeError
 
-FLAGS = ("operation", "p", "alpha", "n_layers", "lr", "weight_decay", "batch_size", "steps", "seed")
+FLAGS = (
+    "model",
+    "optimizer",
+    "operation",
+    "p",
+    "alpha",
+    "n_layers",
+    "lr",
+    "weight_decay",
+    "batch_size",
+    "steps",
+    "seed",
+)
 WRONG_USE = (SpecError, plan.NotebookError, pool.DeviceError, audit.AuditError)
 WENT_WRONG = (
     *(RecordError, StoreError, MissingRuns, manifest.ManifestError, ClaimsError),
@@ -62,16 +74,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt as error:
-        said = "; ".join(getattr(error, "__notes__", ["what had ended is saved"]))
-        print(f"\ninterrupted; {said}; the same command goes on from there", file=sys.stderr)
+        said = ["interrupted", *getattr(error, "__notes__", [])]
+        if given.command in ("train", "report"):
+            said.append("--fresh begins anew" if given.fresh else "the same command goes on from there")
+        print("\n" + "; ".join(said), file=sys.stderr)
         return 130
 
 
 def _spec(given: argparse.Namespace) -> RunSpec:
-    base = SETTINGS[given.setting]()
-    parts = {name: getattr(given, name) for name in ("model", "optimizer") if getattr(given, name) is not None}
-    changes = {name: getattr(given, name) for name in FLAGS if getattr(given, name) is not None}
-    return replace(replace(base, **parts), **{**changes, **dict(given.set)})
+    changes = {name: getattr(given, name) for name in FLAGS if getattr(given, name) is not None} | dict(given.set)
+    depth = {"n_layers": changes.pop("n_layers")} if {"model", "n_layers"} <= changes.keys() else {}
+    return replace(SETTINGS[given.setting](**changes), **depth)  # the depth is that of the model named
 
 
 def _cluster(given: argparse.Namespace) -> contextlib.AbstractContextManager[Executor | None]:
@@ -112,13 +125,13 @@ def _report(given: argparse.Namespace) -> int:
 
 def _list(given: argparse.Namespace) -> int:
     store = Store()
-    print(terminal.table([store.load(run) for run in store.ids()], store.recorded()))
+    print(terminal.table(store.load_all(store.ids()), store.recorded()))
     return 0
 
 
 def _show(given: argparse.Namespace) -> int:
     store = Store()
-    record = _load(store, given.id)
+    record = store.load(_whole_id(given.id, store.ids()))
     print(json.dumps({"run": record.spec.id, "spec": record.spec.to_dict(), "provenance": record.provenance}, indent=1))
     print(terminal.summary_text(frame([record])))
     return 0
@@ -126,7 +139,8 @@ def _show(given: argparse.Namespace) -> int:
 
 def _export(given: argparse.Namespace) -> int:
     store = Store()
-    records = [_load(store, run) for run in given.ids or store.ids()]
+    ids = store.ids()
+    records = store.load_all([_whole_id(run, ids) for run in given.ids] or ids)
     if not records:
         raise RecordError("there are no runs to export yet; train some with `grokcore train`")
     try:
@@ -180,6 +194,8 @@ def _audit(given: argparse.Namespace) -> int:
 
 
 def _bench(given: argparse.Namespace) -> int:
+    if given.json is not None and not given.json.parent.is_dir():
+        raise RecordError(f"{given.json} cannot be written: there is no folder {given.json.parent}; make it first")
     rows = bench.run(pool.device_of(given.device), given.full, given.rounds, terminal.say, given.cases)
     print(terminal.bench_table(rows))
     if given.json is not None:
@@ -191,13 +207,13 @@ def _bench(given: argparse.Namespace) -> int:
     return 0
 
 
-def _load(store: Store, beginning: str) -> Record:
-    found = [run for run in store.ids() if run.startswith(beginning)]
+def _whole_id(beginning: str, ids: Sequence[str]) -> str:
+    found = [run for run in ids if run.startswith(beginning)]
     if not found:
-        raise RecordError(f"no run's id begins with {beginning!r}; {nearest(beginning, store.ids())}")
+        raise RecordError(f"no run's id begins with {beginning!r}; {nearest(beginning, ids)}")
     if len(found) > 1:
         raise RecordError(f"{len(found)} runs begin with {beginning!r}: {', '.join(found)}; give more of the id")
-    return store.load(found[0])
+    return found[0]
 
 
 HANDLERS = {

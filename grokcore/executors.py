@@ -10,6 +10,7 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future,
 from dataclasses import replace
 from typing import TypeVar
 
+from grokcore.parts import SpecError, shown
 from grokcore.worker import ENVIRONMENT, Job, Result, train_whole
 
 T = TypeVar("T")
@@ -22,12 +23,21 @@ class ExecutorError(RuntimeError):
 
 
 def cores() -> int:
-    """Return the number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of cores this process may use: those it is bound to, or what a container allows it."""
+    from loky import cpu_count
+
+    return cpu_count()
 
 
 def workers(executor: Executor | None, jobs: int | None) -> int:
-    """Return how many groups train at once: `jobs` if given, else what an executor says of itself, else one a core."""
+    """Return how many groups train at once: `jobs` if given, else what an executor says of itself, else one a core.
+
+    Raises SpecError for `jobs` that is no number of processes.
+    """
+    if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
+        raise SpecError(
+            f"jobs = {shown(jobs)} was given; a whole number from 1 on is expected: leave it out for one a core"
+        )
     try:
         known = getattr(executor, "workers", 0)
     except BrokenExecutor as error:

@@ -62,16 +62,19 @@ def _runs_that_fit(group: Sequence[RunSpec], device: str, plain: bool) -> int:
     from grokcore.program import Program
 
     torch.cuda.init()
-    free, taken = torch.cuda.mem_get_info(device)[0], []
-    for n in TRIED:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_reserved(device)
-        program = Program(group[:n], torch.device(device), plain=plain)
-        program.advance(0, LONGEST_INTERVAL, 2 * LONGEST_INTERVAL)
-        program.evaluate()
-        taken.append(torch.cuda.max_memory_reserved(device) - before)
-        del program
+    free, taken = torch.cuda.mem_get_info(device)[0], list[int]()
+    try:
+        for n in TRIED:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+            before = torch.cuda.memory_reserved(device)
+            program = Program(group[:n], torch.device(device), plain=plain)
+            program.advance(0, LONGEST_INTERVAL, 2 * LONGEST_INTERVAL)
+            program.evaluate()
+            taken.append(torch.cuda.max_memory_reserved(device) - before)
+            del program
+    except torch.OutOfMemoryError:
+        return TRIED[0] if taken else 1  # the sweep empties the cache, and halves what does not fit
     torch.cuda.empty_cache()
     each = max((taken[1] - taken[0]) / (TRIED[1] - TRIED[0]), 1.0)
     return max(TRIED[0], int((0.8 * free - taken[0]) / each) + TRIED[0])

@@ -118,7 +118,15 @@ def publish(made: Path, out: Path, about: dict[str, Any], *, keep_pdf: bool = Fa
 
     `about["book"]` is the SHA-256 of the pages that its PDF was printed from. Files of the report that was there
     before and are not in this one are removed (but for the PDF with `keep_pdf`); nothing else in `out` is touched.
+    Raises ManifestError if it cannot be written.
     """
+    try:
+        _publish(made, out, about, keep_pdf)
+    except OSError as error:
+        raise ManifestError(f"{out} cannot be written: {error}; name another folder with --out") from None
+
+
+def _publish(made: Path, out: Path, about: dict[str, Any], keep_pdf: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
     try:
         before = read_manifest(out)["files"]
@@ -143,6 +151,8 @@ def publish(made: Path, out: Path, about: dict[str, Any], *, keep_pdf: bool = Fa
 
 def pack(out: Path, file: Path) -> int:
     """Write a report as one zip file, whole or not at all, and return the number of its files."""
+    if not file.name:
+        raise ManifestError(f"{str(file)!r} was given as the zip file, which is a folder: name a file, as report.zip")
     names = [*read_manifest(out)["files"], NAME]
     part = file.with_name(f".{file.name}.part")
     try:

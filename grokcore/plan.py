@@ -197,11 +197,6 @@ def _annotation(text: str) -> Any:
     return eval(compile(tree, "<annotation>", "eval"), {"__builtins__": {}}, _TYPES)
 
 
-def planned_specs(path: Path, given: dict[str, Any]) -> list[RunSpec]:
-    """Return the runs a notebook will ask for (`planned_runs`)."""
-    return planned_runs(path, given)[0]
-
-
 def planned_runs(path: Path, given: dict[str, Any]) -> tuple[list[RunSpec], list[int]]:
     """Return the runs a notebook will ask for, and the steps at which it wants their weights kept.
 
@@ -214,7 +209,7 @@ def planned_runs(path: Path, given: dict[str, Any]) -> tuple[list[RunSpec], list
     if last is None:
         raise NotebookError(f"{path.name} has no code cell tagged 'specs'; tag the one that builds the list `specs`")
     main = types.ModuleType("__main__")
-    with _in_place_of_main(main, path.name):
+    with contextlib.chdir(path.parent), _in_place_of_main(main, path.name):  # where it will be executed
         for index, cell in enumerate(notebook.cells[: last + 1]):
             if cell.cell_type == "code":
                 _run(path, index, cell.source, vars(main))

@@ -16,6 +16,7 @@ from concurrent.futures import (
     Future,
     wait,
 )
+from dataclasses import replace
 from functools import partial
 
 from grokcore import progress
@@ -47,10 +48,14 @@ class TrainingError(RuntimeError):
     """Runs that failed; the message names them with the reason. All others were trained and saved."""
 
 
-def device_of(device: str) -> str:
-    """Return the device meant: "auto" is a GPU if there is one. Raises DeviceError for one that is not there."""
+def device_of(device: object) -> str:
+    """Return the device meant, "cpu" or a CUDA device: "auto" is a GPU if there is one.
+
+    Raises DeviceError for one that is not there, or of another kind.
+    """
     import torch
 
+    device = str(device)
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -59,7 +64,10 @@ def device_of(device: str) -> str:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError):
         raise DeviceError(f"torch has no device {shown(device)} here: use 'cpu', 'cuda' or 'auto'") from None
-    return device
+    kind = torch.device(device).type
+    if kind not in ("cpu", "cuda"):
+        raise DeviceError(f"nothing is trained on device {shown(device)}: use 'cpu', 'cuda' or 'auto'")
+    return "cpu" if kind == "cpu" else device
 
 
 def device_in(executor: Executor | None, device: str) -> str:
@@ -101,7 +109,7 @@ def train_all(
     if work.failed:
         raise TrainingError(
             f"{len(work.failed)} runs failed, all others that were trained here are saved:\n" + "\n".join(work.failed)
-        )
+        ) from work.cause
 
 
 def _groups(options: Options, specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
@@ -125,10 +133,14 @@ def _in_this_process(work: Backlog, meter: Meter) -> Iterator[Result]:
                 meter.done += work.count([result])
                 done.add(result[0].spec.id)
                 yield result
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
             if len(job.specs) == 1:
-                raise
+                work.fail(job, error)
+                continue
             work.halve(job, done)
+        except Exception as error:
+            work.fail(replace(job, specs=[spec for spec in job.specs if spec.id not in done]), error)
+            continue
         work.end(job)
         torch.cuda.empty_cache()  # after the error, which holds what did not fit; does nothing without a GPU
 
@@ -193,9 +205,9 @@ def _again_or_failed(work: Backlog, job: Job, error: BaseException, alone: list[
         work.tries[job.path] = RETRIES  # Dask has tried it again, and blames all groups that a dead worker had
         alone.append(job)
     elif not is_broken(error):
-        work.fail(job, f"{type(error).__name__}: {error}")
+        work.fail(job, error)
     elif work.tries.get(job.path, 0) > RETRIES:
-        work.fail(job, f"its process was killed {RETRIES + 1} times (out of memory?): {error}")
+        work.fail(job, error, f"its process was killed {RETRIES + 1} times (out of memory?): {error}")
     else:
         last = work.tries.get(job.path, 0) == RETRIES
         (alone if last else work.waiting).append(job)

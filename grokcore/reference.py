@@ -47,7 +47,7 @@ def plain_model(spec: RunSpec) -> nn.Module:
 
 
 def plain_optimizer(spec: RunSpec, model: nn.Module) -> torch.optim.Optimizer:
-    """Return torch's own optimizer with the run's settings, warm-up apart. Raises ValueError for one that has none."""
+    """Return torch's own optimizer with the run's rate, decay, momentum, betas. Raises ValueError if there is none."""
     o = spec.optimizer
     if isinstance(o, AdamW):
         return torch.optim.AdamW(model.parameters(), lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grokcore import __version__, front, manifest, pages, pdf, plan, reuse
+from grokcore import __version__, answers, fourier, front, invariance, manifest, pages, pdf, plan, reuse
 from grokcore.audit import Audit, of_records
 from grokcore.execute import Executed, execute, require_kernel
-from grokcore.executors import cores, workers
+from grokcore.executors import workers
 from grokcore.progress import Watch
 from grokcore.spec import RunSpec
 from grokcore.store import Store, repository
@@ -90,11 +90,12 @@ def cost(scale: str, store: Store, jobs: int | None = None) -> list[Cost]:
 
 
 def default_folder(
-    notebooks: Sequence[str | Path] | None, scale: str, settings: Mapping[str, Any] | None, fresh: bool
+    notebooks: Sequence[str | Path] | None, scale: str, settings: Mapping[str, Any] | None, store: Store
 ) -> Path:
-    """Return where a report goes: `reports/` if it is the published one (all notebooks from the records),
+    """Return where a report goes: `reports/` if it is the published one (all notebooks from the committed records),
     else `drafts/`."""
-    published = not notebooks and scale == "cpu" and not settings and not fresh
+    committed = store.records.resolve() == (repository() / "data" / "records").resolve()
+    published = not notebooks and scale == "cpu" and not settings and committed
     return repository() / ("reports" if published else "drafts")
 
 
@@ -124,16 +125,20 @@ def build(
     """
     plans = make_plan(notebooks, scale, settings)
     require_kernel(kernel)
-    out = default_folder(notebooks, scale, settings, fresh) if out is None else out
+    at_once = workers(None, jobs)
     store = _fresh_store() if fresh else store or Store()
+    out = default_folder(notebooks, scale, settings, store) if out is None else out
     plans, waiting = (plans, []) if notebooks or train or fresh else _ready(plans, store, jobs, say)
     ensure(plans, store, device, jobs, train, fresh, say, watch, executor)
+    if fresh:  # `runs record` does this for the records
+        for kind in (invariance, fourier, answers):
+            kind.record(store, [spec for one in plans for spec in one.specs])
     _make_folder(out)
-    with tempfile.TemporaryDirectory(prefix=".report-", dir=out.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=".report-", dir=out if out.is_dir() else out.parent) as folder:
         work, site = Path(folder) / "work", Path(folder) / "site"
         work.mkdir()
         site.mkdir()
-        executed, audited = _execute(plans, work, store, jobs, kernel, say), of_records(store, say)
+        executed, audited = _execute(plans, work, store, at_once, kernel, say), of_records(store, say)
         about = {"scale": scale, "settings": dict(settings or {}), **_about(plans, executed, waiting)}
         book = _pages(plans, executed, waiting, audited, scale, store, site)
         before, now = manifest.printed(out, about), pages.write_book(book, work)
@@ -230,7 +235,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _execute(plans: list[Plan], work: Path, store: Store, jobs: int | None, kernel: str, say: Say) -> list[Executed]:
+def _execute(plans: list[Plan], work: Path, store: Store, jobs: int, kernel: str, say: Say) -> list[Executed]:
     """Execute the notebooks whose last execution does not stand any more, and return all."""
 
     def told(one: Executed) -> None:
@@ -246,7 +251,7 @@ def _execute(plans: list[Plan], work: Path, store: Store, jobs: int | None, kern
         "GROKCORE_CACHE": str(store.cache.resolve()),
         "GROKCORE_RECORDS": str(store.records.resolve()),
     }
-    made = execute(wanted, work, jobs=jobs or cores(), kernel=kernel, environment=environment, watch=told)
+    made = execute(wanted, work, jobs=jobs, kernel=kernel, environment=environment, watch=told)
     for one in made:
         reuse.keep(one, keys[one.source], store)
     anew = {one.source: one for one in made}

@@ -6,6 +6,7 @@ sources, the benchmark's results, and the records of its runs, each file hashed 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,12 +19,13 @@ import nbformat
 
 from grokcore.execute import Executed
 from grokcore.plan import NotebookError, read
+from grokcore.replacing import replacing
 from grokcore.spec import RunSpec
 from grokcore.store import Store, repository
 
 KEPT = 4  # executed copies of one notebook, the latest ones
 SECONDS = "grokcore_seconds"
-EVERYWHERE = ("grokcore/**/*", "requirements.txt", "data/*.yaml", "data/records/*.csv", "benchmarks/*.json")
+EVERYWHERE = ("grokcore/**/*", "requirements.txt", "data/*.yaml", "benchmarks/*.json")
 
 
 def common_digest(root: Path | None = None) -> str:
@@ -39,7 +41,8 @@ def key(path: Path, parameters: dict[str, Any], specs: Sequence[RunSpec], store:
     """Return what identifies an execution: a SHA-256 of the notebook and of all that it rests on."""
     notebook = read(path)
     cells = [[cell.cell_type, cell.source, cell.metadata.get("tags", [])] for cell in notebook.cells]
-    records = [(file.name, _sum(file)) for file in store.files([spec.id for spec in specs])]
+    files = [*store.files([spec.id for spec in specs]), *sorted(store.records.glob("*.csv"))]
+    records = [(file.name, _sum(file)) for file in files]
     return _digest([common, str(path), cells, parameters, [spec.id for spec in specs], records])
 
 
@@ -52,7 +55,8 @@ def find(path: Path, parameters: dict[str, Any], key: str, store: Store) -> Exec
         seconds = float(read(file).metadata[SECONDS])
     except (NotebookError, KeyError, TypeError, ValueError):
         return None  # a damaged copy: the notebook is executed again, which writes it anew
-    os.utime(file)
+    with contextlib.suppress(OSError):  # a cache that is read-only
+        os.utime(file)
     return Executed(path, file, parameters, None, seconds)
 
 
@@ -61,12 +65,10 @@ def keep(executed: Executed, key: str, store: Store) -> None:
     if executed.failure is not None:
         return
     file = _file(executed.source, key, store)
-    file.parent.mkdir(parents=True, exist_ok=True)
     notebook = read(executed.output)
     notebook.metadata[SECONDS] = executed.seconds
-    part = file.with_suffix(f".part{os.getpid()}")
-    nbformat.write(notebook, part)
-    os.replace(part, file)
+    with replacing(file) as part:
+        nbformat.write(notebook, part)
     copies = sorted(file.parent.glob(f"{executed.source.stem}.*.ipynb"), key=lambda copy: copy.stat().st_mtime)
     for old in copies[:-KEPT]:
         old.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from grokcore.architectures import (
     GrokformerConfig,
     LSTMConfig,
     MLPConfig,
+    ModelConfig,
     PeriodicConfig,
     UserModelConfig,
 )
@@ -70,9 +71,7 @@ class RunSpec(Part):
     """
 
     task: Task = Field(default_factory=Task)
-    model: (
-        GrokformerConfig | PeriodicConfig | DecoderConfig | EncoderConfig | MLPConfig | LSTMConfig | UserModelConfig
-    ) = Field(default_factory=GrokformerConfig)
+    model: ModelConfig = Field(default_factory=GrokformerConfig)
     optimizer: SGD | RMSprop | Adam | AdamW = Field(default_factory=AdamW)
     alpha: float = Field(default=0.4, gt=0, lt=1)
     batch_size: int = Field(default=512, ge=1, le=MOST_STEPS)
@@ -250,7 +249,7 @@ def pku(network: str = "encoder", alpha: float = 0.4, epochs: int = 2000, **chan
     The budget is given in epochs, as the source counts. Batches of 512 and a warm-up over 10 epochs (not steps) are
     our choices.
     """
-    if network not in PKU:
+    if not isinstance(network, str) or network not in PKU:
         raise SpecError(f"unknown network {network!r}; {nearest(network, PKU)}")
     model, optimizer = PKU[network]
     spec = RunSpec(task=Task(operation="x+y"), model=model, alpha=alpha, optimizer=optimizer)
@@ -276,5 +275,7 @@ def pku_sum(n_operands: int = 2, epochs: int = 300, **changes: Any) -> RunSpec:
 
 def _in_epochs(spec: RunSpec, epochs: int, changes: dict[str, Any]) -> RunSpec:
     """Return a run of so many epochs with a warm-up over ten, unless `changes` gave its steps or warm-up."""
+    if not isinstance(epochs, int):
+        raise SpecError(f"epochs = {shown(epochs)} was given; a whole number is expected: use for instance 2000")
     lengths = {"steps": epochs * spec.steps_per_epoch, "warmup": 10 * spec.steps_per_epoch}
     return replace(spec, **{name: value for name, value in lengths.items() if name not in changes})

@@ -142,8 +142,14 @@ class Store:
 
     def load(self, run: str) -> Record:
         """Return a run from the records, else the cache; raises RecordError if it is absent or fails its checks."""
-        experiment = self.recorded().get(run)
-        return self.load_recorded(experiment, run) if experiment is not None else self.load_cached(run)
+        return self.load_all([run])[0]
+
+    def load_all(self, runs: Iterable[str]) -> list[Record]:
+        """Return runs in their order, each list of recorded runs read once; raises as `load`."""
+        recorded, runs = self.recorded(), list(runs)
+        lists = {name: self.headers(name) for name in {recorded[run] for run in runs if run in recorded}}
+        known = {run: (recorded[run], run, lists[recorded[run]][run]) for run in runs if run in recorded}
+        return [self.load_recorded(*known[run]) if run in known else self.load_cached(run) for run in runs]
 
     def load_cached(self, run: str) -> Record:
         """Return a run from the cache; raises as `load`."""
@@ -158,24 +164,22 @@ class Store:
     def find(self, specs: Iterable[RunSpec]) -> dict[str, Record]:
         """Return the records at hand of these specifications, by run id; those not at hand are left out."""
         recorded, ids = self.recorded(), dict.fromkeys(spec.id for spec in specs)
-        lists = {name: self.headers(name) for name in {recorded[run] for run in ids if run in recorded}}
-        found = {
-            run: self.load_recorded(recorded[run], run, lists[recorded[run]][run]) for run in ids if run in recorded
-        }
-        found |= {run: self.load_cached(run) for run in ids if run not in recorded and self._path(run).is_file()}
-        return {run: found[run] for run in ids if run in found}
+        at_hand = [run for run in ids if run in recorded or self._path(run).is_file()]
+        return dict(zip(at_hand, self.load_all(at_hand), strict=True))
 
     def save(self, record: Record, weights: Mapping[int, Mapping[str, np.ndarray]] | None = None) -> None:
         """Write a run into the cache, and weights by step and name beside it, each file whole or not at all."""
-        self.cache.mkdir(parents=True, exist_ok=True)
+        beside = self._path(record.spec.id).with_suffix(".safetensors")
         if weights:
             flat = {f"{step}/{name}": value for step, named in weights.items() for name, value in named.items()}
-            with replacing(self._path(record.spec.id).with_suffix(".safetensors")) as path:
+            with replacing(beside) as path:
                 path.write_bytes(save(flat, {"sha256": array_checksum(flat, record.spec.id.encode())}))
         table = pa.Table.from_pandas(record.curve, preserve_index=False)
         table = table.replace_schema_metadata({KEY: json.dumps(record.header()).encode()})
         with replacing(self._path(record.spec.id)) as path:
             _write(table, path)
+        if not weights:
+            beside.unlink(missing_ok=True)  # those of an earlier training of this run
 
     def saved(self, run: str) -> float | None:
         """Return when a run was saved into the cache, in seconds since the epoch; None if it is not there."""
@@ -198,9 +202,7 @@ class Store:
         """Return the weights kept of a run, by step and name."""
         path = self._path(run).with_suffix(".safetensors")
         if not path.is_file():
-            raise RecordError(
-                f"no weights were kept of run {run}: train it with grokcore.sweep(…, keep_weights=[steps])"
-            )
+            raise RecordError(f"no weights were kept of run {run}: train it with sweep(…, keep_weights=[steps])")
         with _damage(path), safe_open(path, "numpy") as file:
             flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             expected = (file.metadata() or {}).get("sha256")
@@ -218,7 +220,7 @@ class Store:
     def pack(self, experiment: str, runs: Sequence[str]) -> list[str]:
         """Write runs as a recorded experiment, but for those another one holds; return the ids written."""
         elsewhere = {run for run, other in self.recorded().items() if other != experiment}
-        records = [self.load(run) for run in dict.fromkeys(runs) if run not in elsewhere]
+        records = self.load_all(run for run in dict.fromkeys(runs) if run not in elsewhere)
         if not records:
             return []
         curves = pd.concat([record.curve.assign(run=record.spec.id) for record in records], ignore_index=True)
@@ -276,9 +278,7 @@ def _checked(path: Path, run: str, table: pa.Table, header: dict[str, Any]) -> R
     except (SpecError, KeyError, TypeError, ValueError, RecursionError, pa.ArrowException) as error:
         raise RecordError(f"{path.name}: run {run} cannot be read ({error}): {_ADVICE}") from None
     if spec.id != run or _checksum(header["spec"], record.status, curve) != header.get("sha256"):
-        raise RecordError(
-            f"{path.name}: run {run} is not what was recorded (checksum or specification differ): {_ADVICE}"
-        )
+        raise RecordError(f"{path.name}: run {run} is not what was recorded (checksum or specification): {_ADVICE}")
     return record
 
 

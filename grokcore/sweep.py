@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 from grokcore import checkpoint
 from grokcore.backlog import Options
 from grokcore.executors import cores, log, workers
-from grokcore.parts import shown
+from grokcore.parts import SpecError, shown
 from grokcore.pool import device_in, train_all
 from grokcore.progress import Watch
 from grokcore.replacing import uninterrupted
@@ -52,7 +52,7 @@ def sweep(
 ) -> pd.DataFrame:
     """Return the curves of all runs as one tidy frame, a row a (run, evaluation), training what is not at hand.
 
-    `device` is "auto" (a GPU if there is one), "cpu" or a torch device; `jobs` processes train on a CPU (default: one
+    `device` is "auto" (a GPU if there is one), "cpu" or "cuda"; `jobs` processes train on a CPU (default: one
     a core); `fresh` trains all runs anew; `keep_weights` are steps at which weights are kept (`Store.weights`);
     `watch(progress)` is called about once a second; `plain` trains without the engine's short cuts (first-token
     sharing, compilation, CUDA graph), for comparison. Runs are saved as they end, and those under way about every
@@ -70,7 +70,7 @@ def sweep(
     CodeError and ExecutorError for an executor with another version or without processes.
     """
     store = store or Store()
-    unique = {spec.id: spec for spec in specs}
+    unique = _by_id(specs)
     found = {} if fresh else store.find(unique.values())
     absent = [spec for run, spec in unique.items() if run not in found or not _kept(store, run, keep_weights)]
     if absent and not train:
@@ -131,8 +131,18 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
 
 def missing(specs: Sequence[RunSpec], store: Store | None = None) -> list[RunSpec]:
     """Return the specifications that are neither recorded nor in the cache, each once."""
-    found = (store or Store()).find(specs)
-    return [spec for run, spec in {spec.id: spec for spec in specs}.items() if run not in found]
+    unique = _by_id(specs)
+    found = (store or Store()).find(unique.values())
+    return [spec for run, spec in unique.items() if run not in found]
+
+
+def _by_id(specs: Iterable[RunSpec]) -> dict[str, RunSpec]:
+    """Return specifications by id; raises SpecError if they are none, or one that stands alone."""
+    given = [specs] if isinstance(specs, RunSpec) else list(specs)
+    for spec in given:
+        if isinstance(specs, RunSpec) or not isinstance(spec, RunSpec):
+            raise SpecError(f"a list of RunSpec is expected, as [grokcore.msu()]; {shown(spec)} was given in its place")
+    return {spec.id: spec for spec in given}
 
 
 def estimate(specs: Sequence[RunSpec], store: Store | None = None, jobs: int | None = None) -> float:

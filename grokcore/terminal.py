@@ -33,6 +33,7 @@ def training_bar() -> Iterator[Watch]:
         nonlocal bar
         if bar is None:
             bar = tqdm(total=progress.steps_total, bar_format=BAR, file=sys.stderr, mininterval=0, dynamic_ncols=True)
+        bar.total = progress.steps_total  # a report may make several sweeps
         bar.n = progress.steps_total if progress.done == progress.total else progress.steps_done
         bar.set_postfix_str(describe(progress))
 

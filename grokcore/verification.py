@@ -99,7 +99,7 @@ def _out_of_range(record: Record) -> list[str]:
         values = curve[name].to_numpy(dtype=float)
         values = values[np.isfinite(values)]
         low, high, slack = 0.0, np.inf, 0.0
-        if any(part in name for part in SHARES):
+        if not name.startswith("norm:") and any(part in name for part in SHARES):
             high, slack = 1.0, ROUNDING
             if name.startswith("batch_"):
                 slack = max(ROUNDING, min(spec.batch_size, spec.n_train) * ADDITION)

@@ -23,7 +23,7 @@ from grokcore import __version__, checkpoint, progress
 from grokcore.checkpoint import Snapshot
 from grokcore.replacing import StoreError
 from grokcore.spec import RunSpec
-from grokcore.store import Record, RecordError, make_record, repository
+from grokcore.store import Record, RecordError, make_record
 
 if TYPE_CHECKING:
     from grokcore.train import Trained
@@ -194,13 +194,12 @@ def _provenance(run: Trained, device: str, n_runs: int) -> dict[str, Any]:
 
 @cache
 def _commit() -> str | None:
-    """Return the commit of the source tree, with "+" if the package differs from it; None outside version control."""
-    git = ["git", "-C", str(repository())]
+    """Return the commit that this package is of, with "+" if it differs from it; None outside version control."""
+    git = ["git", "-C", str(Path(__file__).parent)]
     try:
+        subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True, check=True)
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--", "grokcore"], capture_output=True, text=True, check=True
-        )
+        changed = subprocess.run([*git, "status", "--porcelain", "--", "."], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

@@ -115,7 +115,7 @@ def test_the_puzzle_is_the_table_that_its_claim_names() -> None:
     (path,) = plan.find(["14_puzzle"])
     cell = claims.load()["power-7"].cells["main"]
     for scale in ("cpu", "smoke"):
-        for spec in plan.planned_specs(path, plan.settings(path, scale)):
+        for spec in plan.planned_runs(path, plan.settings(path, scale))[0]:
             columns = spec.columns()
             assert columns["operation"] == cell["operation"] == "custom:dd3caf"
             if scale == "cpu":

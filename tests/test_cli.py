@@ -16,7 +16,7 @@ from grokcore.agreement import Compared
 from grokcore.audit import Audit
 from grokcore.execute import Executed, Failure
 from grokcore.progress import Progress
-from grokcore.spec import msu, periodic
+from grokcore.spec import msu, periodic, pku, power, replace
 from grokcore.store import Store
 from grokcore.sweep import sweep
 
@@ -133,6 +133,14 @@ def test_run_that_cannot_be_trained_is_refused_in_one_message(
         (["--optimizer", "sgd", "--set", "momentum=0.9", "--lr", "0.5"], ("sgd", 0.9, 0.5)),
         (["--set", "betas=(0.9,0.999)", "--set", "early_stop=500"], msu(betas=(0.9, 0.999), early_stop=500)),
         (["--model", "periodic", "--set", "layernorm=false"], ("periodic", False)),
+        (["--setting", "power", "--p", "23"], power(p=23)),
+        (["--setting", "power", "--operation", "x+y"], power("x+y")),
+        (["--setting", "pku", "--alpha", "0.8", "--set", "network=mlp"], pku("mlp", 0.8)),
+        (["--setting", "pku", "--set", "epochs=30"], pku(epochs=30)),
+        (
+            ["--setting", "periodic", "--model", "grokformer", "--n-layers", "3"],
+            replace(periodic(model="grokformer"), n_layers=3),
+        ),
     ],
 )
 def test_options_make_the_run_they_name(arguments: list[str], spec: object) -> None:
@@ -304,7 +312,10 @@ def test_interrupt_ends_with_code_130(monkeypatch: pytest.MonkeyPatch, capsys: p
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli.report, "build", interrupted)
-    assert cli.main(["report"]) == 130 and "interrupted" in capsys.readouterr().err
+    assert cli.main(["report"]) == 130
+    assert capsys.readouterr().err == "\ninterrupted; the same command goes on from there\n"
+    assert cli.main(["report", "--fresh", "--train"]) == 130
+    assert capsys.readouterr().err == "\ninterrupted; --fresh begins anew\n"
 
 
 def test_bar_tells_runs_rate_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,8 +95,25 @@ def test_a_group_that_does_not_fit_into_memory_is_halved(store: Store, monkeypat
     assert sweep(specs, store=store, device="cpu", jobs=1).groupby("run").ngroups == 7
     assert sizes == [7, 4, 2, 2, 3, 2, 1]
     monkeypatch.setattr("grokcore.train.train", lambda specs, *_, **__: scarce(specs * 3))
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(TrainingError, match=f"{LONG.id}: OutOfMemoryError") as caught:
         sweep([LONG], store=store, device="cpu", jobs=1)
+    assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
+
+
+def test_a_run_that_fails_in_this_process_does_not_stop_the_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def picky(specs: list[RunSpec], *arguments: Any, **options: Any) -> Iterator[Trained]:
+        if specs[0].seed == 1:
+            raise ValueError("no such table")
+        return train(specs, *arguments, **options)
+
+    monkeypatch.setattr("grokcore.train.train", picky)
+    specs = grid(SHORT, seed=range(3))
+    with pytest.raises(TrainingError, match=f"1 runs failed, .*\n{specs[1].id}: ValueError: no such table") as caught:
+        sweep(specs, store=store, device="cpu", jobs=1)
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert set(store.ids()) == {specs[0].id, specs[2].id} and tidy(store)
 
 
 FULL = """

@@ -133,3 +133,14 @@ def test_zip_holds_the_report_and_nothing_else(tmp_path: Path, root: Path) -> No
         assert json.loads(archive.read("grokking-report/manifest.json"))["notebooks"] == ["n"]
     with pytest.raises(manifest.ManifestError, match="cannot be written"):
         manifest.pack(out, tmp_path / "no-such-folder" / "report.zip")
+    with pytest.raises(manifest.ManifestError, match="name a file, as report.zip"):
+        manifest.pack(out, Path("/"))
+
+
+def test_report_that_cannot_be_moved_into_place_is_a_clear_error(tmp_path: Path, root: Path) -> None:
+    made, out = tmp_path / "site", tmp_path / "out"
+    made.mkdir()
+    (made / "index.html").write_text("page")
+    out.write_text("a file where the folder should be")
+    with pytest.raises(manifest.ManifestError, match="out cannot be written: .*name another folder with --out"):
+        manifest.publish(made, out, {})

@@ -45,7 +45,7 @@ def test_cells_are_short_and_define_nothing(path: Path) -> None:
 def test_parameters_of_the_plan_cpu_exist_and_name_other_runs_than_the_smoke_scale(path: Path) -> None:
     paper, smoke = plan.settings(path, "cpu"), plan.settings(path, "smoke")
     assert paper == yaml.safe_load((path.parent / "cpu" / f"{path.stem}.yaml").read_text())
-    large, small = plan.planned_specs(path, paper), plan.planned_specs(path, smoke)
+    large, small = plan.planned_runs(path, paper)[0], plan.planned_runs(path, smoke)[0]
     primes = {"08_k_operand_sums": {19, 23, 47, 97}, "14_puzzle": {23}, "16_controls": {96, 97}}
     primes |= dict.fromkeys(("10_training_fraction", "15_operations"), {97, 120})  # with the permutations of S5
     assert {spec.task.p for spec in large} == primes.get(path.stem, {97}) and all(spec.task.p < 97 for spec in small)
@@ -55,7 +55,7 @@ def test_parameters_of_the_plan_cpu_exist_and_name_other_runs_than_the_smoke_sca
 def test_the_benchmark_shows_what_is_recorded_at_either_scale() -> None:
     path = NOTEBOOKS[-1]
     for scale in ("cpu", "smoke"):
-        assert plan.planned_specs(path, plan.settings(path, scale)) == []
+        assert plan.planned_runs(path, plan.settings(path, scale))[0] == []
     shown = plan.parameters(path)["results"].default
     assert plan.settings(path, "cpu") == {"results": shown} and (path.parent / shown).is_file()
 

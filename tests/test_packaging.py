@@ -98,7 +98,7 @@ def test_versions_agree() -> None:
 def test_readme_names_what_there_is() -> None:
     readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
     for target in re.findall(r"\bmake ([a-z-]+)", readme):
-        assert re.search(rf"^{target}:", makefile, flags=re.M) or target in ("opens",), target
+        assert re.search(rf"^{target}:", makefile, flags=re.M), target
     for path in re.findall(r"(?:notebooks|grokcore|data)/[\w/.]*\w", readme):
         assert (ROOT / path).exists() or path == "data/cache", path
     for code in re.findall(r"```python\n(.*?)```", readme, flags=re.S):

@@ -105,8 +105,8 @@ def test_type_that_cannot_be_checked_is_refused_and_not_evaluated(tmp_path: Path
 def test_specs_are_those_of_the_parameters_given_and_nothing_behind_them_is_executed(tmp_path: Path) -> None:
     specs = "import grokcore as gc\nprint('quiet')\nspecs = gc.grid(gc.msu(p=7, steps=steps), alpha=alphas)"
     path = write_notebook(tmp_path, "n", ["raise RuntimeError('trained')"], specs=specs)
-    assert plan.planned_specs(path, {}) == grid(msu(p=7, steps=30), alpha=[0.5])
-    assert plan.planned_specs(path, {"alphas": [0.3, 0.6]}) == grid(msu(p=7, steps=30), alpha=[0.3, 0.6])
+    assert plan.planned_runs(path, {})[0] == grid(msu(p=7, steps=30), alpha=[0.5])
+    assert plan.planned_runs(path, {"alphas": [0.3, 0.6]})[0] == grid(msu(p=7, steps=30), alpha=[0.3, 0.6])
 
 
 def test_the_steps_at_which_weights_are_wanted_are_planned_too(tmp_path: Path) -> None:
@@ -115,10 +115,19 @@ def test_the_steps_at_which_weights_are_wanted_are_planned_too(tmp_path: Path) -
     assert plan.planned_runs(write_notebook(tmp_path, "m", specs=specs.replace("kept", "other")), {})[1] == []
 
 
+def test_a_notebook_is_planned_in_the_folder_it_is_executed_in(tmp_path: Path) -> None:
+    (tmp_path / "seeds.txt").write_text("4")
+    specs = "import pathlib\nimport grokcore as gc\nseed = int(pathlib.Path('seeds.txt').read_text())\n"
+    specs += "specs = [gc.msu(p=7, steps=9, seed=seed)]"
+    before = Path.cwd()
+    assert plan.planned_runs(write_notebook(tmp_path, "n", specs=specs), {})[0] == [msu(p=7, steps=9, seed=4)]
+    assert Path.cwd() == before
+
+
 def test_planning_prints_nothing_and_leaves_main_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import __main__
 
-    plan.planned_specs(write_notebook(tmp_path, "n", specs="print('loud')\nspecs = []"), {})
+    plan.planned_runs(write_notebook(tmp_path, "n", specs="print('loud')\nspecs = []"), {})
     import __main__ as after
 
     assert after is __main__ and capsys.readouterr().out == ""
@@ -128,7 +137,7 @@ def test_network_defined_in_a_cell_is_known_by_the_source_of_that_cell(tmp_path:
     net = "import torch\n\nclass Net(torch.nn.Module):\n    def __init__(self, n_tokens, n_operands):\n        pass"
     specs = "import grokcore as gc\nspecs = [gc.msu(p=7, steps=9, model=gc.user_model(Net))]"
     path = write_notebook(tmp_path, "n", specs=f"{net}\n\n{specs}")
-    (spec,) = plan.planned_specs(path, {})
+    (spec,) = plan.planned_runs(path, {})[0]
     assert spec.columns()["model"] == "Net"
     assert spec.to_dict()["model"]["source"].rstrip() == net.split("\n\n")[1]
 
@@ -146,7 +155,7 @@ def test_network_defined_in_a_cell_is_known_by_the_source_of_that_cell(tmp_path:
 )
 def test_plan_that_cannot_be_made_names_the_cell_and_the_cause(tmp_path: Path, cell: str | None, message: str) -> None:
     with pytest.raises(NotebookError, match=message):
-        plan.planned_specs(write_notebook(tmp_path, "n", specs=cell), {})
+        plan.planned_runs(write_notebook(tmp_path, "n", specs=cell), {})
 
 
 def test_notebooks_are_found_by_name_or_path_and_in_order(tmp_path: Path) -> None:

@@ -400,12 +400,13 @@ def test_published_verdicts_are_those_of_the_records(recorded: front.Evidence) -
 
 
 def test_published_report_is_where_the_recorded_one_goes_and_others_are_drafts() -> None:
-    assert report.default_folder(None, "cpu", None, False) == repository() / "reports"
+    committed, elsewhere = Store(records=repository() / "data" / "records"), Store(records=repository() / "other")
+    assert report.default_folder(None, "cpu", None, committed) == repository() / "reports"
     for given in (
-        (["a"], "cpu", None, False),
-        (None, "smoke", None, False),
-        (None, "cpu", {"p": 3}, False),
-        (None, "cpu", None, True),
+        (["a"], "cpu", None, committed),
+        (None, "smoke", None, committed),
+        (None, "cpu", {"p": 3}, committed),
+        (None, "cpu", None, elsewhere),
     ):
         assert report.default_folder(*given) == repository() / "drafts"
 

@@ -82,6 +82,13 @@ def test_a_changed_record_of_its_runs_is_executed_once(build: Build, store: Stor
     assert [build()[0], build()[0]] == [2, 2]
 
 
+def test_a_changed_measurement_of_the_store_is_executed_once(build: Build, store: Store) -> None:
+    build()
+    store.records.mkdir()
+    (store.records / "measured.csv").write_text("run,step\n")
+    assert [build()[0], build()[0]] == [2, 2]
+
+
 def test_a_record_of_other_runs_changes_nothing(build: Build, store: Store) -> None:
     build()
     save(store, 0.75, seed=1)

@@ -148,14 +148,16 @@ def test_an_experiment_half_moved_into_place_still_gives_its_old_runs(
 
 def test_packed_runs_are_those_that_were_saved(packed: Store) -> None:
     assert packed.experiments() == ["first", "second"]
-    assert packed.ids() == [RUNS[0].id, RUNS[2].id, RUNS[1].id] or set(packed.ids()) == {s.id for s in RUNS[:3]}
+    packed.save(record(RUNS[3]))
+    assert set(packed.ids()[:3]) == {spec.id for spec in RUNS[:3]} and packed.ids()[3:] == [RUNS[3].id]
+    assert [one.spec for one in packed.load_all(spec.id for spec in RUNS[3:] + RUNS[:2])] == RUNS[3:] + RUNS[:2]
     for spec in RUNS[:3]:
         same(packed.load(spec.id), record(spec))
     assert packed.recorded() == {RUNS[0].id: "first", RUNS[2].id: "first", RUNS[1].id: "second"}
     header = packed.headers("first")[RUNS[0].id]
     assert RunSpec.model_validate(header["spec"]) == RUNS[0] and header["provenance"] == PROVENANCE
     with pytest.raises(RecordError, match="neither recorded nor in the cache"):
-        packed.load(RUNS[3].id)
+        packed.load("0" * 16)
     assert {path.name for path in packed.records.iterdir()} == {
         f"{name}.{kind}" for name in ("first", "second") for kind in ("json", "parquet")
     }
@@ -194,6 +196,8 @@ def test_weights_round_trip(store: Store) -> None:
             np.testing.assert_array_equal(back[step][name], value)
             assert back[step][name].dtype == value.dtype
     same(store.load(msu().id), record(msu()))
+    store.save(record(msu(), val_loss=np.zeros(5)))
+    assert not store.has_weights(msu().id)  # those were of another training
 
 
 def test_places_of_cache_and_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

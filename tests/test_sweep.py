@@ -17,6 +17,7 @@ from torch import nn
 
 from grokcore import models, pool
 from grokcore.backlog import Options
+from grokcore.parts import SpecError
 from grokcore.progress import Progress
 from grokcore.reservations import Reservations
 from grokcore.spec import RunSpec, grid, msu, periodic, replace
@@ -35,6 +36,27 @@ def run_sweep(specs: list[RunSpec], store: Store, **options: Any) -> pd.DataFram
 
 def times(store: Store) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in store.cache.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("jobs", [0, -1, 1.5, "2"])
+def test_processes_that_are_no_number_of_them_are_refused(store: Store, jobs: Any) -> None:
+    with pytest.raises(SpecError, match=r"jobs = .* was given; a whole number from 1 on is expected"):
+        run_sweep(RUNS, store, jobs=jobs)
+
+
+@pytest.mark.parametrize("given", [RUNS[0], [RUNS[0], RUNS[1].id], [RUNS]])
+def test_what_is_no_list_of_runs_is_refused(store: Store, given: Any) -> None:
+    for function in (run_sweep, missing):
+        with pytest.raises(SpecError, match=r"a list of RunSpec is expected, as \[grokcore.msu\(\)\]"):
+            function(given, store)
+
+
+def test_a_device_may_be_torchs_and_has_to_be_one_that_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pool.device_of(torch.device("cpu")) == pool.device_of("cpu:0") == "cpu"
+    there = torch.zeros(1)
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: there)  # as where torch has such a device
+    with pytest.raises(pool.DeviceError, match="nothing is trained on device 'meta': use 'cpu', 'cuda' or 'auto'"):
+        pool.device_of("meta")
 
 
 def test_frame_is_tidy_and_holds_what_training_gave(store: Store) -> None:

@@ -141,6 +141,11 @@ def test_operation_from_a_function_and_from_a_table_are_the_same_task() -> None:
     assert replace(msu(p=5), task=made).columns()["operation"] != replace(msu(p=5), task=other).columns()["operation"]
 
 
+def test_operation_from_refuses_a_table_that_begins_elsewhere() -> None:
+    with pytest.raises(SpecError, match="y_min = 2 was given; y begins at 0 or at 1"):
+        tasks.operation_from(lambda x, y: x, 7, y_min=2)
+
+
 def test_operation_from_asks_only_for_the_rows_of_the_task() -> None:
     task = tasks.operation_from(lambda x, y: divide(x, y, 7), 7, y_min=1)
     assert tasks.table(task)[1].tolist() == tasks.table(Task(operation="x/y", p=7))[1].tolist()
