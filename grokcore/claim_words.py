@@ -17,9 +17,10 @@ MOST_GAPS = 3
 NBSP = "\N{NO-BREAK SPACE}"
 KINDS = ("step", "epoch", "at step", "at epoch", "share", "number")
 BRACKETS = (
-    "In brackets: the range over the seeds; for steps and epochs a 95 % interval of the median, in which a run that did "
-    "not get there counts as later than its budget (the estimate of Kaplan and Meier). So few seeds seldom bound it from "
-    "above; then it ends in ∞, which does not mean that a run failed. What has no brackets is so on every seed, to the digits shown."
+    "In brackets: the range over the seeds; for steps and epochs a 95 % interval of the median, in which a run that "
+    "did not get there counts as later than its budget (the estimate of Kaplan and Meier). So few seeds seldom bound "
+    "it from above; then it ends in ∞, which does not mean that a run failed. What has no brackets is so on every "
+    "seed, to the digits shown."
 )
 NOTHING = "Nothing is measured: no seed has all the runs."
 SHOWN = ("operation", "alpha", "optimizer", "weight_decay")

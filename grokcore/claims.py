@@ -6,6 +6,7 @@ the modules `claim_times` and those like it. Everything is computed anew from th
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,16 +66,32 @@ def evaluate(id: str, curves: pd.DataFrame, path: str | Path | None = None) -> V
     Runs that are not there make the claim *not settled*, and `reason` names them. Raises ClaimsError for an unknown
     claim (with the nearest id) and for a frame without the columns that the claim selects by.
     """
-    return _evaluate(_claim(id, path), curves)
+    return _evaluate(_claim(id, path), Runs(curves))
 
 
 def evaluate_all(curves: pd.DataFrame) -> dict[str, Verdict]:
     """Judge every claim of data/claims.yaml from the curves of any runs; return the verdicts by id, in its order."""
-    return {id: _evaluate(claim, curves) for id, claim in load().items()}
+    runs = Runs(curves)
+    return {id: _evaluate(claim, runs) for id, claim in load().items()}
 
 
-def _evaluate(claim: Claim, curves: pd.DataFrame) -> Verdict:
-    found = {name: select(cell, curves) for name, cell in claim.cells.items()}
+class Runs:
+    """The runs of a frame of curves: for each the curve, and its last row as a mapping, both in the frame's order."""
+
+    def __init__(self, curves: pd.DataFrame) -> None:
+        self.columns = set(curves.columns)
+        self.require(["run", "seed", "steps", "step", "status"])
+        self.ends = curves.loc[~curves["run"].duplicated(keep="last")].to_dict("records")
+        self.curve = dict(iter(curves.groupby("run", sort=False)))
+
+    def require(self, names: Sequence[str]) -> None:
+        """Raise ClaimsError if the frame lacks a column."""
+        if lacking := [name for name in names if name not in self.columns]:
+            raise ClaimsError(f"the curves lack the columns {', '.join(lacking)}; pass a frame made by grokcore.sweep")
+
+
+def _evaluate(claim: Claim, runs: Runs) -> Verdict:
+    found = {name: select(cell, runs) for name, cell in claim.cells.items()}
     cells = {
         name: {seed: run for seed, run in runs.items() if seed >= claim.first_seed} for name, runs in found.items()
     }
@@ -155,7 +172,7 @@ def with_fourier(curves: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     return curves.merge(wide, left_on=["run", "step"], right_index=True, how="left")
 
 
-def select(cell: dict[str, Any], curves: pd.DataFrame) -> dict[int, pd.DataFrame]:
+def select(cell: dict[str, Any], runs: Runs) -> dict[int, pd.DataFrame]:
     """Return, for each seed, the curve of a run that matches a cell, cut at the cell's budget, its `steps` set to it.
 
     A run matches if its budget is no smaller, all columns named in the cell have its values (None: any) and it
@@ -165,21 +182,17 @@ def select(cell: dict[str, Any], curves: pd.DataFrame) -> dict[int, pd.DataFrame
     finite are left out. Raises ClaimsError if the frame lacks a column.
     """
     budget, wanted = cell["budget"], {k: v for k, v in cell.items() if k != "budget" and v is not None}
-    lacking = [name for name in ("run", "seed", "steps", "step", "status", *wanted) if name not in curves]
-    if lacking:
-        raise ClaimsError(f"the curves lack the columns {', '.join(lacking)}; pass a frame made by grokcore.sweep")
-    changed = [name for name in UNCHANGED if name in curves and name not in cell]
-    read = list(dict.fromkeys(("run", "seed", "steps", "step", "status", *wanted, *changed)))
-    ends = curves.loc[~curves["run"].duplicated(keep="last"), read].to_dict("records")
+    runs.require([*wanted])
+    changed = [name for name in UNCHANGED if name in runs.columns and name not in cell]
     chosen: dict[int, pd.DataFrame] = {}
-    for end in sorted(ends, key=lambda end: (-end["steps"], -min(end["step"], budget), str(end["run"]))):
+    for end in sorted(runs.ends, key=lambda end: (-end["steps"], -min(end["step"], budget), str(end["run"]))):
         over = end["status"] == "nonfinite" or (end["status"] == "stopped early" and "early_stop" in cell)
         complete = end["steps"] >= budget and (end["step"] >= budget or over)
         if end["seed"] in chosen or not complete or not all(_same(end[name], wanted[name]) for name in wanted):
             continue
         if any(not pd.isna(end[name]) and not _same(end[name], UNCHANGED[name]) for name in changed):
             continue
-        chosen[int(end["seed"])] = _until(curves.loc[curves["run"] == end["run"]], budget)
+        chosen[int(end["seed"])] = _until(runs.curve[end["run"]], budget)
     return chosen
 
 
@@ -279,4 +292,4 @@ def _same(have: Any, wanted: Any) -> bool:
         return False
     if isinstance(have, str) or isinstance(wanted, str):
         return have == wanted
-    return bool(np.isclose(float(have), float(wanted), rtol=1e-9, atol=0.0))
+    return math.isclose(float(have), float(wanted), rel_tol=1e-9)

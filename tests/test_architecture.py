@@ -2,11 +2,10 @@
 
 import ast
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from without_torch import run
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "grokcore"
@@ -41,14 +40,6 @@ FLOORS = [
 ]
 # Never load torch: a report is made from records without it.
 WITHOUT_TORCH = ["spec", "stats", "store", "analysis", "claims", "plots", "sweep", "audit", "report", "cli"]
-BLOCK = """
-import sys
-class NoTorch:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "torch":
-            raise ImportError("torch is not to be loaded")
-sys.meta_path.insert(0, NoTorch())
-"""
 MODULES = sorted(path for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 FILES = sorted([*PACKAGE.glob("*.py"), *(ROOT / "tests").glob("*.py")])
 
@@ -99,32 +90,8 @@ def test_functions_have_at_most_50_lines(path: Path) -> None:
     assert not long
 
 
-def run(code: str) -> str:
-    """Run code in a fresh process in which torch cannot be imported; return what it printed."""
-    ended = subprocess.run([sys.executable, "-c", BLOCK + code], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
-
-
 def test_modules_need_no_torch() -> None:
     run("\n".join(f"import grokcore.{module}" for module in WITHOUT_TORCH))
-
-
-def test_report_is_planned_loaded_and_judged_without_torch() -> None:
-    code = """
-from grokcore import front, report
-from grokcore.store import Store
-from grokcore.sweep import sweep
-store = Store(cache="no-cache")
-plans, waiting = report._ready(report.make_plan(), store, None, str)
-runs = {spec.id: spec for plan in plans for spec in plan.specs}
-sweep(list(runs.values()), store=store, train=False)
-found = front.evidence(store, list(runs))
-figure = front.grokking_figure(found.curves)
-page = front.front_page(found, [], [], figure, "0")
-print(found.n_runs == len(runs), "<svg" in page.body, page.body.count('<tr id="'))
-"""
-    assert run(code).split() == ["True", "True", "44"]
 
 
 # Calls that execute what a file or a text says; numbers, specifications and settings are read as data alone.

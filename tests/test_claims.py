@@ -36,6 +36,10 @@ def grokking(seed=0, val=4000.0, **columns):
     return made(gc.msu(seed=seed), jump(1000), {0: start} if val is None else jump(val), **columns)
 
 
+def select(cell, curves):
+    return claims.select(cell, claims.Runs(curves))
+
+
 def seeds(*vals):
     return pd.concat([grokking(seed, val) for seed, val in enumerate(vals)], ignore_index=True)
 
@@ -68,7 +72,7 @@ def test_of_two_runs_with_one_seed_and_budget_the_one_that_got_further_counts():
     for both in ([full, stopped], [stopped, full]):
         for names in (("a", "b"), ("b", "a")):  # whatever the ids are
             frame = pd.concat([curve.assign(run=name) for curve, name in zip(both, names, strict=True)])
-            assert claims.select(cell, frame)[0]["step"].iloc[-1] == 10_000
+            assert select(cell, frame)[0]["step"].iloc[-1] == 10_000
 
 
 def test_seeds_that_were_known_before_the_rule_do_not_count(tmp_path):
@@ -159,7 +163,7 @@ MAIN = claims.load()["msu-1"].cells["main"]
 
 def test_a_longer_run_is_read_up_to_the_budget_only():
     late = made(gc.msu(steps=30_000), jump(1000), jump(12_000))
-    curve = claims.select(MAIN, late)[0]
+    curve = select(MAIN, late)[0]
     assert curve["step"].tolist()[-1] == 10_000 and set(curve["steps"]) == {10_000}
     assert np.isnan(claims.evaluate("msu-1", late).values["val"].tolist()).all()
     assert claims.evaluate("msu-1", late).values["val_budget"].tolist() == [10_000]
@@ -169,7 +173,7 @@ def test_a_longer_run_is_read_up_to_the_budget_only():
 
 def test_of_several_runs_with_one_seed_the_longest_counts_once():
     both = pd.concat([grokking(), made(gc.msu(steps=12_000), jump(1000), jump(5000))])
-    assert set(claims.select(MAIN, both)[0]["run"]) == {gc.msu(steps=12_000).id}
+    assert set(select(MAIN, both)[0]["run"]) == {gc.msu(steps=12_000).id}
     assert claims.evaluate("msu-1", both).n_seeds == 1
 
 
@@ -183,8 +187,8 @@ def test_of_several_runs_with_one_seed_the_longest_counts_once():
 )
 def test_a_run_with_another_setting_is_not_taken(change, value):
     curve = grokking()
-    assert list(claims.select(MAIN, curve)) == [0]
-    assert claims.select(MAIN, curve.assign(**{change: value})) == {}
+    assert list(select(MAIN, curve)) == [0]
+    assert select(MAIN, curve.assign(**{change: value})) == {}
 
 
 CHANGES = [{"weight_noise": 0.01}, {"mirrors_together": True}, {"update_noise": 1.0}, {"decay_to_init": True}]
@@ -194,14 +198,14 @@ CHANGES += [{"n_heads": 8}, {"precision": "float64"}]
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_run_with_a_change_that_no_cell_names_is_not_taken(change):
     noisy = made(gc.replace(gc.msu(), **change), jump(1000), jump(4000))
-    assert claims.select(MAIN, noisy) == {}
-    assert list(claims.select({**MAIN, **change}, noisy)) == [0]
-    assert set(claims.select(MAIN, pd.concat([noisy, grokking()]))[0]["run"]) == {gc.msu().id}
+    assert select(MAIN, noisy) == {}
+    assert list(select({**MAIN, **change}, noisy)) == [0]
+    assert set(select(MAIN, pd.concat([noisy, grokking()]))[0]["run"]) == {gc.msu().id}
 
 
 def test_a_run_with_a_seed_of_its_own_for_one_use_is_not_taken():
     for use in ("split", "init", "batch", "noise"):
-        assert claims.select(MAIN, made(gc.replace(gc.msu(), **{f"{use}_seed": 5}), jump(1000), jump(4000))) == {}
+        assert select(MAIN, made(gc.replace(gc.msu(), **{f"{use}_seed": 5}), jump(1000), jump(4000))) == {}
 
 
 def test_parts_that_rest_on_one_cell_are_judged_whatever_the_settings():
@@ -227,32 +231,32 @@ def test_parts_that_compare_cells_cannot_be_judged_alone():
 def test_layernorm_after_the_sums_is_not_what_the_claims_are_about():
     cell = claims.load()["periodic-1"].cells["one_layer"]
     after = made(gc.periodic(1, norm_first=False), jump(1000), jump(4000))
-    assert claims.select(cell, after) == {}
-    assert list(claims.select({**cell, "norm_first": False}, after)) == [0]
+    assert select(cell, after) == {}
+    assert list(select({**cell, "norm_first": False}, after)) == [0]
 
 
 def test_settings_are_compared_as_numbers():
     curve = grokking()
-    assert list(claims.select(MAIN, curve.assign(alpha=0.1 + 0.3, p=97.0, warmup=10.0))) == [0]
+    assert list(select(MAIN, curve.assign(alpha=0.1 + 0.3, p=97.0, warmup=10.0))) == [0]
     cell = claims.load()["periodic-1"].cells["one_layer"]
     run = made(gc.periodic(1), jump(1000), jump(4000))
     mixed = pd.concat([curve, run])  # a boolean column with gaps is one of objects
-    assert list(claims.select(cell, mixed)) == [0]
-    assert list(claims.select(cell, mixed.assign(layernorm=mixed["layernorm"].astype(float)))) == [0]
-    assert claims.select({**cell, "layernorm": False}, mixed) == {}
+    assert list(select(cell, mixed)) == [0]
+    assert list(select(cell, mixed.assign(layernorm=mixed["layernorm"].astype(float)))) == [0]
+    assert select({**cell, "layernorm": False}, mixed) == {}
 
 
 def test_a_run_that_stopped_before_the_budget_is_not_used_unless_it_overflowed():
     curve = grokking()
     short = curve[curve["step"] <= 6000]
-    assert claims.select(MAIN, short.assign(status="stopped early")) == {}
+    assert select(MAIN, short.assign(status="stopped early")) == {}
     broken = short.assign(status="nonfinite")
     broken.loc[broken["step"] == 6000, "weight_norm"] = np.nan
-    kept = claims.select(MAIN, broken)[0]
+    kept = select(MAIN, broken)[0]
     assert kept["step"].tolist()[-1] == 5900 and set(kept["status"]) == {"nonfinite"}
     assert claims.evaluate("msu-1", broken).values["part: groks"].tolist() == ["no"]
     after = made(gc.msu(steps=30_000), jump(1000), jump(4000), status="nonfinite")
-    assert set(claims.select(MAIN, after)[0]["status"]) == {"finished"}  # it overflowed later than the claim looks
+    assert set(select(MAIN, after)[0]["status"]) == {"finished"}  # it overflowed later than the claim looks
 
 
 def test_a_frame_that_is_not_of_a_sweep_is_refused():
@@ -305,26 +309,26 @@ def stopping(at, status="stopped early", steps=20_000, **change):
 def test_a_run_that_stopped_early_counts_only_where_the_cell_names_it():
     assert STOPPING["early_stop"] is None and "early_stop" not in ONE_LAYER
     early = stopping(4000)
-    curve = claims.select(STOPPING, early)[0]
+    curve = select(STOPPING, early)[0]
     assert curve["step"].tolist()[-1] == 4000
     assert set(curve["steps"]) == {10_000} and set(curve["status"]) == {"stopped early"}
-    assert claims.select(ONE_LAYER, early) == {}
-    assert claims.select({**STOPPING, "early_stop": 1000}, early).keys() == {0}
-    assert claims.select({**STOPPING, "early_stop": 500}, early) == {}
+    assert select(ONE_LAYER, early) == {}
+    assert select({**STOPPING, "early_stop": 1000}, early).keys() == {0}
+    assert select({**STOPPING, "early_stop": 500}, early) == {}
     # Stopped after the budget, it is a longer run as any other; without status it was cut off.
     for cell in (STOPPING, ONE_LAYER):
-        late = claims.select(cell, stopping(12_000))[0]
+        late = select(cell, stopping(12_000))[0]
         assert late["step"].tolist()[-1] == 10_000 and set(late["status"]) == {"finished"}
-        assert claims.select(cell, stopping(4000, status="finished")) == {}
-        assert list(claims.select(cell, stopping(4000, status="nonfinite"))) == [0]
-    assert claims.select(STOPPING, stopping(4000, steps=9000)) == {}  # its own budget was too small
-    assert list(claims.select(STOPPING, made(gc.power(steps=10_000), jump(500), jump(4000)))) == [0]
+        assert select(cell, stopping(4000, status="finished")) == {}
+        assert list(select(cell, stopping(4000, status="nonfinite"))) == [0]
+    assert select(STOPPING, stopping(4000, steps=9000)) == {}  # its own budget was too small
+    assert list(select(STOPPING, made(gc.power(steps=10_000), jump(500), jump(4000)))) == [0]
 
 
 def test_of_runs_with_and_without_early_stop_the_longest_budget_is_taken():
     both = pd.concat([stopping(4000), made(gc.power(steps=30_000), jump(500), jump(5000))])
-    assert set(claims.select(STOPPING, both)[0]["run"]) == {gc.power(steps=30_000).id}
-    assert claims.select(ONE_LAYER, both).keys() == {0}
+    assert set(select(STOPPING, both)[0]["run"]) == {gc.power(steps=30_000).id}
+    assert select(ONE_LAYER, both).keys() == {0}
 
 
 def fourier(spec, keys, **change):

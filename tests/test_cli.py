@@ -336,8 +336,3 @@ def test_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
         process.stdout.close()
         said = process.stderr.read()
     assert process.returncode == 1 and said == ""
-
-
-def test_command_is_a_module_too() -> None:
-    ended = subprocess.run([sys.executable, "-m", "grokcore.cli", "runs"], capture_output=True, text=True, check=False)
-    assert ended.returncode == 2 and "usage: grokcore runs" in ended.stderr

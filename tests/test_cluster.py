@@ -119,7 +119,7 @@ def test_a_worker_killed_in_the_middle_loses_nothing_and_nothing_is_done_twice(
     store: Store, local: Store, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it was at goes on from its checkpoint in another worker."""
-    specs = grid(replace(LONG, steps=1200), seed=range(4))
+    specs = grid(replace(LONG, steps=700), seed=range(4))
     saved, seen, killed = Counter[str](), list[int](), list[int]()
     save = Store.save
 

@@ -62,7 +62,7 @@ def test_grokking_times_that_differ_are_found_out(check: Any, monkeypatch: pytes
 
 def test_a_small_sweep_is_stored_and_loaded(check: Any) -> None:
     (said,) = check.small_sweep("cpu", 2, SMALL)
-    assert "run-steps a second" in said[1]
+    assert "run-steps a second" in said[1] and said[2]
 
 
 def test_without_a_gpu_nothing_is_checked_and_that_is_said(

@@ -3,13 +3,18 @@
 import ast
 import importlib
 import importlib.metadata
+import os
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import nbformat
+import pytest
 import yaml
+
+from grokcore.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -101,8 +106,24 @@ def test_readme_names_what_there_is() -> None:
         assert re.search(rf"^{target}:", makefile, flags=re.M), target
     for path in re.findall(r"(?:notebooks|grokcore|data)/[\w/.]*\w", readme):
         assert (ROOT / path).exists() or path == "data/cache", path
-    for code in re.findall(r"```python\n(.*?)```", readme, flags=re.S):
-        ast.parse(code)
+
+
+EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+
+
+@pytest.mark.parametrize("code", EXAMPLES)
+def test_examples_of_the_readme_run(code: str, tmp_path: Path) -> None:
+    """With three steps; the one of a Slurm cluster is read alone."""
+    ast.parse(code)
+    if "dask_jobqueue" in code:
+        return
+    assert code.count("steps=2000") == 1
+    (tmp_path / "example.py").write_text(code.replace("steps=2000", "steps=3"))
+    environment = {**os.environ, "GROKCORE_CACHE": str(tmp_path / "cache"), "MPLBACKEND": "agg"}
+    command = [sys.executable, "-W", "error", str(tmp_path / "example.py")]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert len(Store(tmp_path / "cache").ids()) > 0
 
 
 def test_checks_run_the_readmes_command() -> None:

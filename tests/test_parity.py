@@ -2,7 +2,6 @@
 
 import math
 import shutil
-from dataclasses import replace as dataclass_replace
 from typing import Any
 
 import numpy as np
@@ -91,7 +90,7 @@ def test_sharing_the_first_token_changes_nothing(base: RunSpec) -> None:
 @pytest.mark.parametrize(
     "specs",
     [
-        [ADAMW_RUN],
+        [OTHERS["mlp"]],
         [SGD_RUN, replace(SGD_RUN, alpha=0.7, seed=3), replace(SGD_RUN, lr=1e200, seed=8)],
         [replace(DECODER, n_layers=1, operator_tokens=False, dropout=0.1, weight_noise=0.02, update_noise=0.1)],
     ],
@@ -173,4 +172,3 @@ def test_grid_of_seeds_gives_different_runs() -> None:
     runs = run_all(grid(ADAMW_RUN, seed=range(3)))
     finals = [run.curve["train_loss"][-1] for run in runs.values()]
     assert len({round(final, 6) for final in finals}) == 3
-    assert dataclass_replace(next(iter(runs.values())), seconds=0.0).seconds == 0.0

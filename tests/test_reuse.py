@@ -99,7 +99,8 @@ def test_a_notebook_that_failed_is_tried_again(build: Build) -> None:
     assert (build("1 / 0")[0], build("1 / 0")[0]) == (1, 2)
 
 
-def test_the_latest_executions_are_kept(build: Build, store: Store) -> None:
+def test_the_latest_executions_are_kept(build: Build, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reuse, "KEPT", 2)
     for i in range(reuse.KEPT + 2):
         build(f"{i}")
     assert len(list((store.cache / "executed").iterdir())) == reuse.KEPT

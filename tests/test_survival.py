@@ -100,7 +100,7 @@ def contents(store: Store, specs: list[RunSpec]) -> dict[str, tuple[Any, ...]]:
     return out
 
 
-@pytest.mark.parametrize(("together", "steps", "n_random"), [(1, 3000, 14), (4, 1200, 6)])
+@pytest.mark.parametrize(("together", "steps", "n_random"), [(1, 3000, 8), (4, 1200, 6)])
 def test_killed_at_random_or_while_writing_a_sweep_ends_with_the_same_bytes(
     tmp_path: Path, together: int, steps: int, n_random: int
 ) -> None:
@@ -160,7 +160,7 @@ def test_runs_of_a_worker_that_died_are_done_again_at_most_twice(store: Store, t
 
 
 def test_killed_with_all_its_processes_a_parallel_sweep_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    specs = [SHORT, *grid(replace(LONG, steps=2000), seed=range(3))]
+    specs = [SHORT, *grid(replace(LONG, steps=1200), seed=range(3))]
     whole, killed = (Store(tmp_path / name / "cache", tmp_path / name / "records") for name in ("whole", "killed"))
     killed.cache.parent.mkdir()
     for step in (90, 500):
