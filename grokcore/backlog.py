@@ -94,10 +94,10 @@ class Backlog:
         job.path.unlink(missing_ok=True)
         self.reservations.release(spec.id for spec in job.specs)
 
-    def fail(self, job: Job, error: BaseException, reason: str = "") -> None:
-        """Give a group up, for a reason (default: the error); another sweep may go on from its checkpoint."""
+    def fail(self, job: Job, error: BaseException, reason: str = "", done: Iterable[str] = ()) -> None:
+        """Give up what is not done of a group, for a reason (default: the error); another sweep may go on there."""
         self.cause, reason = self.cause or error, reason or f"{type(error).__name__}: {error}"
-        self.failed += [f"{spec.id}: {reason}" for spec in job.specs if spec.id in self.wanted]
+        self.failed += [f"{spec.id}: {reason}" for spec in job.specs if spec.id in self.wanted - set(done)]
         self.reservations.release(spec.id for spec in job.specs)
 
     def killed(self, jobs: list[Job]) -> None:

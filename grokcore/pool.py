@@ -16,7 +16,6 @@ from concurrent.futures import (
     Future,
     wait,
 )
-from dataclasses import replace
 from functools import partial
 
 from grokcore import progress
@@ -134,14 +133,15 @@ def _in_this_process(work: Backlog, meter: Meter) -> Iterator[Result]:
                 done.add(result[0].spec.id)
                 yield result
         except torch.OutOfMemoryError as error:
-            if len(job.specs) == 1:
+            if len(job.specs) > 1:
+                work.halve(job, done)
+                work.end(job)
+            else:
                 work.fail(job, error)
-                continue
-            work.halve(job, done)
         except Exception as error:
-            work.fail(replace(job, specs=[spec for spec in job.specs if spec.id not in done]), error)
-            continue
-        work.end(job)
+            work.fail(job, error, done=done)
+        else:
+            work.end(job)
         torch.cuda.empty_cache()  # after the error, which holds what did not fit; does nothing without a GPU
 
 
