@@ -36,19 +36,10 @@ from grokcore.store import RecordError, Store
 from grokcore.sweep import MissingRuns, frame, missing, sweep
 from grokcore.worker import CodeError
 
-FLAGS = [
-    "model",
-    "optimizer",
-    "operation",
-    "p",
-    "alpha",
-    "n_layers",
-    "lr",
-    "weight_decay",
-    "batch_size",
-    "steps",
-    "seed",
-]
+FLAGS = (
+    *("model", "optimizer", "operation", "p", "alpha", "n_layers"),
+    *("lr", "weight_decay", "batch_size", "steps", "seed"),
+)
 WRONG_USE = (SpecError, plan.NotebookError, pool.DeviceError, audit.AuditError)
 WENT_WRONG = (
     *(RecordError, StoreError, MissingRuns, manifest.ManifestError, ClaimsError),
