@@ -65,8 +65,10 @@ def test_an_honest_record_agrees_far_within_the_tolerance(spec: RunSpec, store: 
     put(store, made(spec))
     (one,) = audit.audit(store, 1).runs
     assert one.agreed and one.share < 0.5 and (one.run, one.problem) == (spec.id, "")
-    steps = [step for step in tasks.evaluation_steps(spec.steps) if step <= 64]
-    assert one.steps == steps[-1] and one.n_values == len(steps) * (len(store.load(spec.id).curve.columns) - 1)
+    steps, curve = [step for step in tasks.evaluation_steps(spec.steps) if step <= 64], store.load(spec.id).curve
+    learnt = [step for step in curve["step"][curve["train_accuracy"] >= 0.5] if step > 16]
+    compared = [step for step in steps if step < min(learnt, default=65)]
+    assert one.steps == steps[-1] and one.n_values == len(compared) * (len(curve.columns) - 1) > 0
 
 
 def test_the_engines_short_cuts_are_left_out(honest: Record) -> None:
@@ -119,6 +121,20 @@ def test_a_measure_scaled_from_some_step_on_is_found_there(honest: Record, measu
     curve = honest.curve.copy()
     curve.loc[scaled, measure] *= 1.01  # of which nothing is trained again
     assert agreement.compare(dataclasses.replace(honest, curve=curve), again, status).agreed
+
+
+def test_nothing_is_compared_from_where_half_of_the_rows_are_learnt(honest: Record) -> None:
+    again, status = audit.trained_again(SPEC)
+    for accuracy, differs in ((0.49, True), (0.5, False)):
+        curve = honest.curve.copy()
+        curve["train_accuracy"] = again_accuracy = np.where(curve["step"] >= 45, accuracy, 0.0)
+        curve.loc[curve["step"] >= 45, "train_loss"] *= 1.01
+        other = again.assign(train_accuracy=again_accuracy[: len(again)])
+        assert agreement.compare(dataclasses.replace(honest, curve=curve), other, status).agreed != differs
+    curve["train_accuracy"] = again_accuracy = np.full(len(curve), 1.0)  # the first steps are compared in any case
+    curve["train_loss"] = honest.curve["train_loss"].where(honest.curve["step"] < 16, 9.0)
+    other = again.assign(train_accuracy=again_accuracy[: len(again)])
+    assert agreement.compare(dataclasses.replace(honest, curve=curve), other, status).at == 16
 
 
 def curves(**columns: list[float]) -> pd.DataFrame:
