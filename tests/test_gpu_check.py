@@ -61,8 +61,10 @@ def test_grokking_times_that_differ_are_found_out(check: Any, monkeypatch: pytes
 
 
 def test_a_small_sweep_is_stored_and_loaded(check: Any) -> None:
-    (said,) = check.small_sweep("cpu", 2, SMALL)
-    assert "run-steps a second" in said[1] and said[2]
+    (said,) = check.small_sweep("cpu", 2, gc.replace(SMALL, d_model=16, d_mlp=64, weight_decay=0.0))
+    assert "run-steps a second, 2 of 2 runs fitted" in said[1] and said[2]
+    (said,) = check.small_sweep("cpu", 2, gc.replace(SMALL, steps=3))
+    assert "0 of 2 runs fitted" in said[1] and not said[2]
 
 
 def test_without_a_gpu_nothing_is_checked_and_that_is_said(
