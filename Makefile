@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 300 -p no:cacheprovider $(TWO)
-# Two notebooks at once train in their own kernels, one thread each keeping freed memory; the longest come first.
+# Two notebooks at once train in their own kernels, one thread each, keeping freed memory; the longest come first.
 ALONE := LOKY_MAX_CPU_COUNT=1 OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=2147483648
 LONGEST := $(foreach number,02 05 13 07 08 10 01 16,$(wildcard notebooks/$(number)_*.ipynb))
 NOTEBOOKS := $(LONGEST) $(filter-out $(LONGEST),$(wildcard notebooks/*.ipynb))

@@ -20,8 +20,8 @@ Floats = NDArray[np.float64]
 
 STEPS = 64  # a run is trained again up to here: one that is evaluated (`tasks.evaluation_steps`)
 # Where a run learns its rows, rounding grows a thousandfold within twenty steps (p = 23, all rows in a batch: 1e-5 at
-# step 45, 0.04 of the loss at 64). So nothing is compared from where its recorded training accuracy is this, but at
-# least these steps are.
+# step 45, 0.04 of the loss at 64). So nothing is compared from where the training accuracy of the run trained again
+# is this, but at least these steps are.
 LEARNING, ALWAYS = 0.5, 16
 # What two values of one measure may differ by, as a share of the larger of them. Behind each: the largest difference on
 # 103 recorded runs of all kinds, between recorded and plain training, with the last bits of every logit and gradient
@@ -85,7 +85,7 @@ def compare(record: Record, again: pd.DataFrame, status: str | None) -> Compared
     theirs = theirs if status is not None else theirs.loc[theirs["step"] <= STEPS]
     steps, trained = theirs["step"].tolist(), again["step"].tolist()
     names = [name for name in theirs.columns if name in again.columns and name != "step"]
-    compared = _before_learning(theirs)
+    compared = _before_learning(again)  # not by the record, which could claim that it learns at once
     problem = "" if names else "no measure in common"
     if steps != trained:
         problem = f"recorded at {_listed(steps)}, trained again at {_listed(trained)}"

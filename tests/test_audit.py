@@ -131,6 +131,8 @@ def test_nothing_is_compared_from_where_half_of_the_rows_are_learnt(honest: Reco
         curve.loc[curve["step"] >= 45, "train_loss"] *= 1.01
         other = again.assign(train_accuracy=again_accuracy[: len(again)])
         assert agreement.compare(dataclasses.replace(honest, curve=curve), other, status).agreed != differs
+    claimed = honest.curve.assign(train_accuracy=honest.curve["train_accuracy"].where(honest.curve["step"] < 45, 1.0))
+    assert not agreement.compare(dataclasses.replace(honest, curve=claimed), again, status).agreed  # by the record
     curve["train_accuracy"] = again_accuracy = np.full(len(curve), 1.0)  # the first steps are compared in any case
     curve["train_loss"] = honest.curve["train_loss"].where(honest.curve["step"] < 16, 9.0)
     other = again.assign(train_accuracy=again_accuracy[: len(again)])
