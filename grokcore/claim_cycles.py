@@ -114,11 +114,10 @@ def needs_normalisation(cells: Cells, at_least: int) -> Finding:
     for name in NETWORKS:
         control = cells[f"{name}_control"]
         without, gone = _gone(cells, name, at_least)
-        overflowed = control["status"].iloc[-1] == "nonfinite"
-        parts[f"gone without LayerNorm, {name}"] = None if overflowed and gone else gone
+        parts[f"gone without LayerNorm, {name}"] = gone
         values |= {f"{name}_drops": len(collapses(cells[name])), f"{name}_control_drops": without}
         values[f"{name}_control_train"] = time(run_summary(control), FITTED)
-        last = float(control["step"].iloc[-1]) if overflowed else np.nan
+        last = float(control["step"].iloc[-1]) if control["status"].iloc[-1] == "nonfinite" else np.nan
         values[f"{name}_control_overflow"] = (last, float(control["steps"].iloc[0]))
     return parts, values
 
@@ -188,9 +187,12 @@ def _over(value: float, usual: float) -> float:
 
 
 def _gone(cells: Cells, name: str, at_least: int) -> tuple[int, bool | None]:
-    """Return the number of drops in the control, and whether it stopped dropping (None if that cannot be told)."""
+    """Return the number of drops in the control, and whether it stopped dropping (None if that cannot be told).
+
+    It cannot be told if the network itself does not drop, if the control does not fit, or if it overflowed too soon.
+    """
     control = cells[f"{name}_control"]
-    without = len(collapses(control))
+    without, overflowed = len(collapses(control)), control["status"].iloc[-1] == "nonfinite"
     if len(collapses(cells[name])) < at_least or not reached(run_summary(control), FITTED):
         return without, None
-    return without, without < at_least
+    return without, None if overflowed and without < at_least else without < at_least

@@ -16,8 +16,9 @@ def norm_rise_and_fall(
     """Judge the course of a weight norm against the accuracies: rise, uneven climb, maximum at the onset, fall."""
     curve = cells["main"]
     run, steps = run_summary(curve), column(curve, "step")
-    names = ("norm_start", "norm_train", "norm_dip", "norm_max", "norm_max_at", "norm_low", "onset_at", "l2_max_at")
+    names = ("norm_start", "norm_train", "norm_dip", "norm_max", "norm_max_at", "norm_low", "l2_max_at")
     values: Values = {"train": time(run, FITTED), "val": time(run, VAL), **dict.fromkeys(names, np.nan)}
+    values["onset_at"] = (np.nan, float(run["steps"]))
     titles = ("rises with training", "climbs to a maximum", "not monotonically", "maximum at the onset")
     parts: Parts = dict.fromkeys((*titles, "falls while validation rises"), False)
     if not reached(run, FITTED):
@@ -45,7 +46,8 @@ def norm_rise_and_fall(
     )
     l2 = column(curve, "weight_norm")[fit:]
     l2_at = steps[fit + int(np.argmax(l2))]
-    measured = (size[began], size[fit], dip, size[top], steps[top], low, onset_at, l2_at)
+    measured = (size[began], size[fit], dip, size[top], steps[top], low, l2_at)
+    values["onset_at"] = (float(onset_at), float(run["steps"]))
     return parts, values | dict(zip(names, map(float, measured), strict=True))
 
 

@@ -15,12 +15,13 @@ PART = "part: "
 BUDGET = "_budget"
 MOST_GAPS = 3
 NBSP = "\N{NO-BREAK SPACE}"
-KINDS = ("step", "epoch", "at step", "at epoch", "share", "number")
+KINDS = ("step", "epoch", "at step", "at epoch", "share", "points", "number")
 BRACKETS = (
-    "In brackets: the range over the seeds; for steps and epochs a 95 % interval of the median, in which a run that "
-    "did not get there counts as later than its budget (the estimate of Kaplan and Meier). So few seeds seldom bound "
-    "it from above; then it ends in ∞, which does not mean that a run failed. What has no brackets is so on every "
-    "seed, to the digits shown."
+    "In brackets: the range over the seeds; for the step or epoch at which something was first so a 95 % interval of "
+    "the median, in which a run that did not get there counts as later than its budget (the estimate of Kaplan and "
+    "Meier). So few seeds seldom bound it from above; then it ends in ∞, which does not mean that a run failed. Where "
+    "a largest or smallest value lies is known on every seed: the range. What has no brackets is so on every seed, to "
+    "the digits shown."
 )
 NOTHING = "Nothing is measured: no seed has all the runs."
 SHOWN = ("operation", "alpha", "optimizer", "weight_decay")
@@ -162,5 +163,6 @@ def listed(names: Iterable[Any]) -> str:
 def _write(value: float, kind: str) -> str:
     if kind == "share":
         return f"{100 * value:.3g}{NBSP}%"
+    value = 100 * value if kind == "points" else value
     words = f"{value:,.0f}" if kind == "step" or abs(value) >= 1000 else f"{value:.3g}"
     return words.replace(",", NBSP).replace("-", "\N{MINUS SIGN}")

@@ -98,12 +98,14 @@ def _evaluate(claim: Claim, runs: Runs) -> Verdict:
     values = _values(claim, cells)
     decided = values.loc[values["level"] != "undecided"]
     ids = sorted({str(runs[seed]["run"].iloc[0]) for runs in cells.values() for seed in decided["seed"]})
-    verdict, tendency = judge(claim, list(decided["level"]))
+    verdict, tendency = judge(claim, list(decided["level"]), opposed="no" in decided.filter(like=PART).to_numpy())
     shown = counted(decided) if len(decided) else ""
     medians = f"{len(values)} seeds, medians: " if len(values) > 1 else ""
     said = [f"{shown[:1].upper()}{shown[1:]}."]
-    if verdict == "not settled":
+    if len(decided) < claim.min_seeds:
         said = [f"{len(decided)} of the {claim.min_seeds} seeds needed can be judged."]
+    elif verdict == "not settled":
+        said = ["No part of it fails on any seed, but not all could be judged.", *said]
     if len(decided) < len(values):
         said.append(f"Undecided on {len(values) - len(decided)} of {len(values)} seeds.")
     if any(len(cells[name]) < len(runs) for name, runs in found.items()):
@@ -122,7 +124,7 @@ def _evaluate(claim: Claim, runs: Runs) -> Verdict:
         n_seeds=len(decided),
         run_ids=ids,
         reason=" ".join([*said, gaps(cells, claim.cells) if verdict == "not settled" else ""]).strip(),
-        leaning=f"Leans to {tendency}: {shown}." if shown and verdict == "not settled" else "",
+        leaning=f"Leans to {tendency}: {shown}." if shown and verdict != tendency else "",
         rule_sha256=claim.rule_sha256,
     )
 
@@ -249,11 +251,14 @@ def level(parts: Parts) -> Level:
     return "holds partly" if any(said) else "fails"
 
 
-def judge(claim: Claim, levels: Sequence[Level]) -> tuple[Judgement, Judgement]:
-    """Return the verdict over the seeds that count, and what it would be if they were enough."""
+def judge(claim: Claim, levels: Sequence[Level], opposed: bool) -> tuple[Judgement, Judgement]:
+    """Return the verdict over the seeds that count, and what it would be if they were enough.
+
+    `opposed`: a part failed on a seed. Without that, what is not confirmed for undecided parts alone is not settled.
+    """
     if not levels:
         return "not settled", "not settled"
-    tendency: Judgement = "partly"
+    tendency: Judgement = "partly" if opposed else "not settled"
     if levels.count("holds") >= claim.share * len(levels):
         tendency = claim.at_best
     elif levels.count("fails") >= claim.share * len(levels):

@@ -226,7 +226,7 @@ def _support(claim: claims.Claim, verdict: claims.Verdict) -> str:
     if n == 0:
         return ""
     if verdict.verdict == "not settled":
-        return f"{n} of {claim.min_seeds} seeds"
+        return f"{n} of {claim.min_seeds} seeds" if n < claim.min_seeds else "nothing against it; not all judged"
     if verdict.verdict == "refuted":
         return f"fails on {fails} of {n} seeds"
     if verdict.verdict == "partly" and holds < claim.share * n:

@@ -142,9 +142,15 @@ SHRINKS = {500: 10.0, 4900: 8.0, 5100: 10.0, 8900: 8.0, 9100: 10.0}
 GROWS = {0: 9.0, 20_000: 15.0}
 
 
-def decay(norm: Any = SHRINKS, train: Any = None, control_norm: Any = GROWS, control_train: Any = FIT):
+def decay(
+    norm: Any = SHRINKS,
+    train: Any = None,
+    control_norm: Any = GROWS,
+    control_train: Any = FIT,
+    control_status: str = "finished",
+):
     run = made(RUN, drops_at(5000, 9000) if train is None else train, {0: 0}, weight_norm=norm)
-    control = made(RUN, control_train, {0: 0}, weight_norm=control_norm)
+    control = made(RUN, control_train, {0: 0}, weight_norm=control_norm, status=control_status)
     cells = two(run, one_layer_control=control, two_layers_control=control)
     parts, values = claim_cycles.needs_weight_decay(cells, at_least=2, visible=0.01)
     by_layer = np.array(list(parts.values()), dtype=object).reshape(2, 3)
@@ -165,6 +171,7 @@ def test_needs_weight_decay():
         ({"control_train": drops_at(5000, 9000)}, (False, True, True)),
         ({"control_train": drops_at(5000)}, (True, True, True)),
         ({"control_train": {0: 0.5}}, (None, True, None)),
+        ({"control_status": "nonfinite"}, (None, True, True)),
         ({"train": FIT}, (None, None, True)),
         ({"norm": GROWS}, (True, False, True)),
         ({"norm": {0: 20.0, 20_000: 10.0}}, (True, False, True)),

@@ -122,6 +122,23 @@ def test_level_of_a_seed():
     assert claims.level({"a": np.True_, "b": True}) == "holds"  # type: ignore[dict-item]
 
 
+@pytest.mark.parametrize("drops, verdict", [(False, "not settled"), (True, "partly")])
+def test_what_only_undecided_parts_keep_from_confirmed_is_not_settled(drops, verdict):
+    """Without LayerNorm two blocks overflow on all three seeds, one block stops dropping (or does not, on one)."""
+    twice = jump(1000) | {4999: 1.0, 5000: 0.2, 5100: 1.0, 8999: 1.0, 9000: 0.2, 9100: 1.0}
+    frames = []
+    for seed in range(3):
+        for n_layers in (1, 2):
+            frames.append(made(gc.periodic(n_layers, seed=seed), twice, {0: 0.0}))
+            control = gc.periodic(n_layers, seed=seed, layernorm=False)
+            fitted = made(control, twice if drops and seed == 0 else jump(1000), {0: 0.0})
+            over = fitted[fitted["step"] <= 4000].assign(status="nonfinite")
+            frames.append(fitted if n_layers == 1 else over)
+    found = claims.evaluate("periodic-6", pd.concat(frames))
+    assert (found.verdict, found.n_seeds, found.leaning) == (verdict, 3, "")
+    assert found.reason.startswith("No part of it fails on any seed, but not all could be judged.") is not drops
+
+
 def test_a_seed_that_decides_nothing_does_not_count(all_runs):
     found = claims.evaluate("periodic-7", all_runs)
     assert (found.n_seeds, found.n_runs) == (0, 0) and "Undecided on 1 of 1 seeds." in found.reason
