@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -134,9 +135,13 @@ def counted(table: pd.DataFrame) -> str:
     )
 
 
-def gaps(cells: dict[str, dict[int, Any]], wanted: dict[str, dict[str, Any]]) -> str:
-    """Return which runs are missing: cells without any, and seeds that other cells have; empty if none."""
-    seeds = sorted(set().union(*cells.values()))
+def gaps(cells: dict[str, dict[int, Any]], wanted: dict[str, dict[str, Any]], enough: int) -> str:
+    """Return which runs are missing: cells without any, and those of the `enough` seeds nearest to complete.
+
+    Empty if nothing is missing. Some cells have runs with further seeds, which other claims needed.
+    """
+    had = Counter(seed for runs in cells.values() for seed in runs)
+    seeds = sorted(sorted(had, key=lambda seed: (-had[seed], seed))[:enough])
     said = []
     for name, runs in cells.items():
         lacking = [str(seed) for seed in seeds if seed not in runs]

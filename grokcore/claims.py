@@ -123,7 +123,7 @@ def _evaluate(claim: Claim, runs: Runs) -> Verdict:
         n_runs=len(ids),
         n_seeds=len(decided),
         run_ids=ids,
-        reason=" ".join([*said, gaps(cells, claim.cells) if verdict == "not settled" else ""]).strip(),
+        reason=" ".join([*said, gaps(cells, claim.cells, claim.min_seeds) if verdict == "not settled" else ""]).strip(),
         leaning=f"Leans to {tendency}: {shown}." if shown and verdict != tendency else "",
         rule_sha256=claim.rule_sha256,
     )

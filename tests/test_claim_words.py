@@ -65,8 +65,21 @@ def test_brackets_may_hold_the_range_over_the_seeds(values, words):
 
 
 def test_an_unknown_kind_of_number_is_refused():
-    with pytest.raises(ValueError, match="step, epoch, at step, at epoch, share, number, not 'percent'"):
+    with pytest.raises(ValueError, match="step, epoch, at step, at epoch, share, points, number, not 'percent'"):
         format(claim_words.Shown([1.0]), "percent")
+
+
+@pytest.mark.parametrize(
+    "enough, lacking", [(2, []), (3, ["seed 2 of two_layers_control"]), (4, ["seed 7 of", "seed 2, 7 of"])]
+)
+def test_missing_runs_are_those_of_the_seeds_nearest_to_complete(enough, lacking):
+    wanted = claims.load()["periodic-6"].cells
+    cells = {name: dict.fromkeys((0, 1, 2), "") for name in wanted}
+    cells["one_layer"] = dict.fromkeys((7, 2, 1, 0), "")  # another claim needed a run with seed 7
+    cells["two_layers_control"] = dict.fromkeys((0, 1), "")
+    said = claim_words.gaps(cells, wanted, enough)
+    assert all(words in said for words in lacking) and bool(said) is bool(lacking)
+    assert ("7" in said) is (enough == 4)
 
 
 def test_a_cell_is_described_by_what_tells_it_from_others():
