@@ -74,7 +74,7 @@ def test_an_unknown_kind_of_number_is_refused():
 )
 def test_missing_runs_are_those_of_the_seeds_nearest_to_complete(enough, lacking):
     wanted = claims.load()["periodic-6"].cells
-    cells = {name: dict.fromkeys((0, 1, 2), "") for name in wanted}
+    cells: dict[str, dict[int, Any]] = {name: dict.fromkeys((0, 1, 2), "") for name in wanted}
     cells["one_layer"] = dict.fromkeys((7, 2, 1, 0), "")  # another claim needed a run with seed 7
     cells["two_layers_control"] = dict.fromkeys((0, 1), "")
     said = claim_words.gaps(cells, wanted, enough)
