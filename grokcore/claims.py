@@ -34,7 +34,7 @@ THESE_RUNS = (
 # How we read a claim that does not speak of these: a run in which one is otherwise counts only in a cell that names it.
 UNCHANGED = {
     **{"weight_noise": 0, "update_noise": 0, "decay_to_init": 0, "mirrors_together": 0, "norm_first": 1},
-    **{"n_heads": 4, "precision": "float32", "own_seeds": 0},
+    **{"clip_grad_norm": 0, "n_heads": 4, "precision": "float32", "own_seeds": 0},
 }
 
 

@@ -41,8 +41,8 @@ def hyperparameters(specs: Sequence[RunSpec], start: int, stop: int) -> dict[str
     warmup, name = column("warmup"), specs[0].optimizer.name
     risen = np.where(warmup > 0, np.minimum(t / np.maximum(warmup, 1), 1), 1)
     lr = column("lr") * (column("warmup_start") * (1 - risen) + risen)
-    noise = np.array([spec.weight_noise for spec in specs])[None, :, None]
-    out = {"lr": lr, "weight_noise": noise, "weight_decay": column("weight_decay")}
+    out = {"lr": lr, "weight_decay": column("weight_decay")}
+    out |= {key: np.array([getattr(s, key) for s in specs])[:, None] for key in ("weight_noise", "clip_grad_norm")}
     if name in ("sgd", "rmsprop"):
         out["momentum"] = column("momentum")
     if name == "sgd":

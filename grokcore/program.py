@@ -29,7 +29,8 @@ def program_key(spec: RunSpec) -> tuple[Any, ...]:
     task = spec.task
     shape = (task.p, task.y_min, task.n_operands, spec.batch_size, spec.steps, spec.precision)
     returns = getattr(spec.optimizer, "decay_to_init", False)
-    return (*shape, spec.model.model_dump_json(), spec.optimizer.name, *_noise(spec), returns)
+    clips = spec.clip_grad_norm > 0
+    return (*shape, spec.model.model_dump_json(), spec.optimizer.name, *_noise(spec), returns, clips)
 
 
 def _noise(spec: RunSpec) -> tuple[bool, bool]:
@@ -59,6 +60,7 @@ class Program:
         self.options = {"share": True} if pays and can_share and not plain else {}
         self.drops = specs[0].dropout > 0
         self.noisy_weights, self.noisy_updates = _noise(specs[0])
+        self.clips = specs[0].clip_grad_norm > 0
         self.plain, self.captures = plain, device.type == "cuda" and not plain
         invariant = set(getattr(self.model, "scale_invariant", ()))
         marks = torch.cat([torch.full((s.numel(),), float(n in invariant)) for n, s in self.shapes.items()])
@@ -171,6 +173,8 @@ class Program:
             norm, norm_si = measures.norms(self.theta, self.mask)
             lr = h["lr"][:, 0]
             effective = (grad_norm * norm, lr / norm**2, grad_si * norm_si, lr / norm_si**2)
+            if self.clips:  # the measures are of the gradient as it was
+                grad = grad * (h["clip_grad_norm"] / (grad_norm[:, None] + 1e-6)).clamp(max=1)  # as torch's own
             optim.update(self.optimizer, self.theta, grad, self.state, h)
             if self.noisy_updates:
                 self.theta.add_(self._normal(keys, UPDATE_NOISE) * h["noise"])

@@ -66,6 +66,8 @@ class RunSpec(Part):
     `alpha` is the fraction of the table that is trained on, `steps` the budget in optimizer steps. `early_stop` ends
     the run that many steps after validation accuracy reached 99 %, if it stayed there. `weight_noise` is the standard
     deviation of Gaussian noise on every weight of the network, drawn anew at each step (Power et al. 2022, A.1.2).
+    `clip_grad_norm` scales the gradient of a step (without weight decay) down to that L2 norm where it is longer, as
+    `torch.nn.utils.clip_grad_norm_` does; 0 leaves it as it is.
     `mirrors_together` puts x ∘ y and y ∘ x on the same side of the split, so that knowing one does not give the other.
     Split, initial weights, batch order and noise (dropout too) derive from `seed` unless they have a seed of their own.
     """
@@ -82,6 +84,7 @@ class RunSpec(Part):
     batch_seed: Seed | None = None
     noise_seed: Seed | None = None
     weight_noise: float = Field(default=0.0, ge=0)
+    clip_grad_norm: float = Field(default=0.0, ge=0)
     mirrors_together: bool = False
     early_stop: int | None = Field(default=None, ge=1, le=MOST_STEPS)
     precision: Literal["float32", "float64"] = "float32"
@@ -161,7 +164,8 @@ class RunSpec(Part):
             **{"model": model, **part, "optimizer": self.optimizer.name, **steps},
             **{name: float(value) for name, value in options.items()},
             **{"alpha": self.alpha, "batch_size": self.batch_size, "steps": self.steps, "seed": self.seed},
-            **{"weight_noise": self.weight_noise, "mirrors_together": self.mirrors_together},
+            **{"weight_noise": self.weight_noise, "clip_grad_norm": self.clip_grad_norm},
+            **{"mirrors_together": self.mirrors_together},
             **{"early_stop": self.early_stop, "precision": self.precision, "own_seeds": self._has_own_seeds()},
         }
 

@@ -209,7 +209,7 @@ def test_a_run_with_another_setting_is_not_taken(change, value):
 
 
 CHANGES = [{"weight_noise": 0.01}, {"mirrors_together": True}, {"update_noise": 1.0}, {"decay_to_init": True}]
-CHANGES += [{"n_heads": 8}, {"precision": "float64"}]
+CHANGES += [{"n_heads": 8}, {"precision": "float64"}, {"clip_grad_norm": 1.0}]
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -55,13 +55,16 @@ def assert_same(one: Trained, other: Trained, rtol: float = RTOL, atol: float = 
         np.testing.assert_allclose(value, others[name], rtol=rtol, atol=atol, err_msg=name)
 
 
-@pytest.mark.parametrize("base", [SGD_RUN, ADAMW_RUN, *OTHERS.values()], ids=["sgd", "adamw", *OTHERS])
+CLIPPED = replace(SGD_RUN, clip_grad_norm=0.5)
+
+
+@pytest.mark.parametrize("base", [SGD_RUN, ADAMW_RUN, CLIPPED, *OTHERS.values()], ids=["sgd", "adamw", "clip", *OTHERS])
 def test_run_among_others_equals_run_alone(base: RunSpec) -> None:
-    """Neighbours differ in all that may differ in a program: α (so in padding), seed, operation, lr, weight decay."""
+    """Neighbours differ in all that may differ in a program: α (so in padding), seed, operation, lr, decay, bound."""
     specs = [
         base,
         replace(base, alpha=0.7, seed=3),
-        replace(base, operation="x-y", lr=0.001, weight_decay=0.3),
+        replace(base, operation="x-y", lr=0.001, weight_decay=0.3, clip_grad_norm=base.clip_grad_norm / 2),
         replace(base, alpha=0.27, seed=5, weight_decay=0.0),
     ]
     together, permuted = run_all(specs), run_all([specs[i] for i in (2, 0, 3, 1)])
@@ -100,8 +103,9 @@ def test_plain_training_shares_nothing() -> None:
         [OTHERS["mlp"]],
         [SGD_RUN, replace(SGD_RUN, alpha=0.7, seed=3), replace(SGD_RUN, lr=1e200, seed=8)],
         [replace(DECODER, n_layers=1, operator_tokens=False, dropout=0.1, weight_noise=0.02, update_noise=0.1)],
+        [replace(SGD_RUN, clip_grad_norm=clip) for clip in (0.3, 1.0)],
     ],
-    ids=["one run, batches of two sizes", "three runs, of which one leaves", "one run with noise"],
+    ids=["one run, batches of two sizes", "three runs, of which one leaves", "one run with noise", "two that clip"],
 )
 def test_compiled_steps_change_nothing(specs: list[RunSpec], monkeypatch: pytest.MonkeyPatch) -> None:
     if not any(map(shutil.which, ("g++", "clang++"))):
@@ -126,9 +130,10 @@ def test_shared_logits_equal_plain_logits_on_every_row(base: RunSpec, n_operands
     torch.testing.assert_close(model(tokens, share=True), model(tokens), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_run_equals_a_plain_loop_of_torch_parts(optimizer: str) -> None:
+@pytest.mark.parametrize(("optimizer", "clip"), [("adamw", 0.0), ("sgd", 0.0), ("sgd", 3.0)])
+def test_run_equals_a_plain_loop_of_torch_parts(optimizer: str, clip: float) -> None:
     spec = ADAMW_RUN if optimizer == "adamw" else replace(ADAMW_RUN, optimizer=replace(SGD_RUN).optimizer)
+    spec = replace(spec, clip_grad_norm=clip)
     reference = plain_grokformer(spec, models.build(spec))
     h = spec.optimizer
     if optimizer == "adamw":
@@ -143,18 +148,22 @@ def test_run_equals_a_plain_loop_of_torch_parts(optimizer: str) -> None:
     y = np.tile(np.arange(1, 11), 11)
     tokens, labels = torch.from_numpy(np.stack([x, y], 1)), torch.from_numpy(x * y % 11)
     rows, counts = tasks.batches(spec, 0, spec.steps)
-    losses = []
+    losses, lengths = [], []
     for row, count in zip(rows, counts, strict=True):
         chosen = row[:count]
         loss = F.cross_entropy(reference(tokens[chosen]), labels[chosen])
         stepper.zero_grad()
         loss.backward()
+        length = torch.nn.utils.clip_grad_norm_(reference.parameters(), clip or math.inf)
         stepper.step()
         warm_up.step()
         losses.append(loss.item())
+        lengths.append(length.item())
     run = run_all([spec])[spec.id]
     first, last = (int(run.curve["step"][i]) for i in (-2, -1))
     assert run.curve["batch_loss_mean"][-1] == pytest.approx(np.mean(losses[first:last]), rel=1e-8)
+    assert run.curve["grad_norm_mean"][-1] == pytest.approx(np.mean(lengths[first:last]), rel=1e-8)
+    assert not clip or min(lengths) < clip < max(lengths), "both kinds of steps are taken"
     np.testing.assert_allclose(
         run.weights[spec.steps]["W_E"], reference.embedding.weight.detach(), rtol=RTOL, atol=ATOL
     )

@@ -162,7 +162,7 @@ OF_RUN = {
     **{"task": Task(operation="x-y"), "model": PeriodicConfig(), "optimizer": Adam(), "alpha": 0.5},
     **{"batch_size": 64, "steps": 5, "seed": 1, "split_seed": 0, "init_seed": 0, "batch_seed": 0},
     **{"early_stop": 100, "precision": "float64", "noise_seed": 0, "weight_noise": 0.1},
-    "mirrors_together": True,
+    **{"mirrors_together": True, "clip_grad_norm": 1.0},
 }
 NOT_IDENTITY = {"name", "module_class"}  # the name says which part it is; a class is known by its source
 

@@ -59,7 +59,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 OF_RUN: dict[str, Any] = {
     **{"alpha": 0.5, "batch_size": 9, "seed": 1, "split_seed": 1, "init_seed": 1, "batch_seed": 1},
     **{"precision": "float64", "operation": "x+y", "p": 11, "y_min": 0, "n_layers": 1, "d_model": 12, "d_mlp": 16},
-    **{"n_heads": 4, "weight_noise": 0.1, "mirrors_together": True},
+    **{"n_heads": 4, "weight_noise": 0.1, "mirrors_together": True, "clip_grad_norm": 0.01},
 }
 
 
