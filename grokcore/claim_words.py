@@ -157,6 +157,7 @@ def describe(cell: dict[str, Any]) -> str:
     said = [f"{name} {cell[name]}".replace("_", " ") for name in SHOWN if cell.get(name) is not None]
     said += [f"{cell['n_layers']} layer{'s' * (cell['n_layers'] > 1)}"] if "layernorm" in cell else []
     said += ["no LayerNorm"] if cell.get("layernorm") is False else []
+    said += [f"gradient clipped at {cell['clip_grad_norm']:g}"] if cell.get("clip_grad_norm") else []
     return ", ".join([*said, f"{_write(cell['budget'], 'step')} steps"])
 
 

@@ -85,6 +85,8 @@ def test_missing_runs_are_those_of_the_seeds_nearest_to_complete(enough, lacking
 def test_a_cell_is_described_by_what_tells_it_from_others():
     cells = claims.load()["periodic-6"].cells
     words = {name: claim_words.describe(cell).replace("\N{NO-BREAK SPACE}", " ") for name, cell in cells.items()}
-    assert words["two_layers"] == "operation x+y, alpha 0.4, optimizer sgd, weight decay 0.001, 2 layers, 40 000 steps"
-    assert "1 layer, no LayerNorm" in words["one_layer_control"]
+    clipped = "gradient clipped at 10, 40 000 steps"
+    assert words["two_layers"] == f"operation x+y, alpha 0.4, optimizer sgd, weight decay 0.001, 2 layers, {clipped}"
+    assert words["one_layer_control"].endswith(f"1 layer, no LayerNorm, {clipped}")
+    assert "clipped" not in claim_words.describe(claims.load()["periodic-5"].cells["one_layer"])
     assert "layer" not in claim_words.describe(claims.load()["msu-1"].cells["main"])

@@ -19,9 +19,8 @@ def source_runs(seed=0):
     specs += [gc.msu(weight_decay=0.0, seed=seed)]
     specs += [gc.msu(optimizer=gc.Adam(lr=1e-3, weight_decay=0.0, betas=(0.9, 0.98), warmup=10), seed=seed)]
     for n_layers in (1, 2):
-        specs += [
-            gc.periodic(n_layers, seed=seed, **change) for change in ({}, {"weight_decay": 0.0}, {"layernorm": False})
-        ]
+        specs += [gc.periodic(n_layers, seed=seed, weight_decay=decay) for decay in (1e-3, 0.0)]
+        specs += [gc.periodic(n_layers, seed=seed, clip_grad_norm=10.0, layernorm=norm) for norm in (True, False)]
     return specs
 
 
@@ -129,8 +128,9 @@ def test_what_only_undecided_parts_keep_from_confirmed_is_not_settled(drops, ver
     frames = []
     for seed in range(3):
         for n_layers in (1, 2):
-            frames.append(made(gc.periodic(n_layers, seed=seed), twice, {0: 0.0}))
-            control = gc.periodic(n_layers, seed=seed, layernorm=False)
+            network = gc.periodic(n_layers, seed=seed, clip_grad_norm=10.0)
+            frames.append(made(network, twice, {0: 0.0}))
+            control = gc.replace(network, layernorm=False)
             fitted = made(control, twice if drops and seed == 0 else jump(1000), {0: 0.0})
             over = fitted[fitted["step"] <= 4000].assign(status="nonfinite")
             frames.append(fitted if n_layers == 1 else over)
