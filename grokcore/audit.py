@@ -5,9 +5,10 @@ are taken plainly, without the engine's short cuts, so that these are checked to
 
 Found is what changes a measure within these steps by more than its tolerance (`agreement`): another learning rate (by
 1 %: its own measure tells it at once), seed, split or order of batches, a warm-up or weight decay left out. Not found
-is what comes later in a run, and a weight decay d left out that takes less than 2e-4 off the weights by then (AdamW:
-the sum of lr·d over the steps, as in `pku`'s sums). And a network whose loss jumps from step to step, at the edge of
-divergence, enlarges rounding faster than this allows for: of such a run a difference proves nothing.
+is what comes later in a run, a bound on the gradient that no step meets by then, and a weight decay d left out that
+takes less than 2e-4 off the weights by then (AdamW: the sum of lr·d over the steps, as in `pku`'s sums). And a network
+whose loss jumps from step to step, at the edge of divergence, enlarges rounding faster than this allows for: of such a
+run a difference proves nothing.
 """
 
 from __future__ import annotations

@@ -108,12 +108,17 @@ def needs_weight_decay(cells: Cells, at_least: int, visible: float) -> Finding:
 
 
 def needs_normalisation(cells: Cells, at_least: int) -> Finding:
-    """Judge whether drops stop without LayerNorm; undecided where the control overflowed before it could tell."""
+    """Judge whether drops stop without LayerNorm.
+
+    Undecided where the control, before it could tell, overflowed or did not come back from a drop.
+    """
     parts: Parts = {}
     values: Values = {}
     for name in NETWORKS:
         control = cells[f"{name}_control"]
         without, gone = _gone(cells, name, at_least)
+        if gone and not collapses(control)["recovered"].all():  # it may have died, which is not to stop dropping
+            gone = None
         parts[f"gone without LayerNorm, {name}"] = gone
         values |= {f"{name}_drops": len(collapses(cells[name])), f"{name}_control_drops": without}
         values[f"{name}_control_train"] = time(run_summary(control), FITTED)

@@ -48,6 +48,10 @@ def plain_model(spec: RunSpec) -> nn.Module:
 
 def plain_optimizer(spec: RunSpec, model: nn.Module) -> torch.optim.Optimizer:
     """Return torch's own optimizer with the run's rate, decay, momentum, betas. Raises ValueError if there is none."""
+    if spec.clip_grad_norm or spec.weight_noise:
+        raise ValueError(
+            "the reference neither clips gradients nor adds noise: leave out clip_grad_norm and weight_noise"
+        )
     o = spec.optimizer
     if isinstance(o, AdamW):
         return torch.optim.AdamW(model.parameters(), lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay)

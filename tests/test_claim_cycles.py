@@ -190,6 +190,8 @@ def test_each_part_of_needing_weight_decay_can_fail(change, expected):
         (drops_at(5000, 9000), drops_at(5000, 9000), False),
         (drops_at(5000), FIT, None),
         (drops_at(5000, 9000), {0: 0.5}, None),
+        (drops_at(5000, 9000), FIT | {5000: 0.01}, None),  # it died
+        (drops_at(5000, 9000), drops_at(5000), True),
     ],
 )
 def test_needs_normalisation(train, control, expected):

@@ -10,7 +10,7 @@ from grokcore.store import Store, repository
 IDS = [f"msu-{k}" for k in range(1, 13)] + [f"periodic-{k}" for k in range(1, 8)]
 
 
-def source_runs(seed=0):
+def source_runs(seed=6):
     """Return the runs at the sources' settings that the claims are about, written out by hand."""
     specs = [gc.msu("x*y", alpha=alpha, seed=seed) for alpha in (0.4, 0.5, 0.6, 0.7, 0.8)]
     specs += [gc.msu("x/y", alpha=alpha, seed=seed) for alpha in (0.4, 0.5)]
@@ -126,12 +126,12 @@ def test_what_only_undecided_parts_keep_from_confirmed_is_not_settled(drops, ver
     """Without LayerNorm two blocks overflow on all three seeds, one block stops dropping (or does not, on one)."""
     twice = jump(1000) | {4999: 1.0, 5000: 0.2, 5100: 1.0, 8999: 1.0, 9000: 0.2, 9100: 1.0}
     frames = []
-    for seed in range(3):
+    for seed in range(6, 9):
         for n_layers in (1, 2):
             network = gc.periodic(n_layers, seed=seed, clip_grad_norm=10.0)
             frames.append(made(network, twice, {0: 0.0}))
             control = gc.replace(network, layernorm=False)
-            fitted = made(control, twice if drops and seed == 0 else jump(1000), {0: 0.0})
+            fitted = made(control, twice if drops and seed == 6 else jump(1000), {0: 0.0})
             over = fitted[fitted["step"] <= 4000].assign(status="nonfinite")
             frames.append(fitted if n_layers == 1 else over)
     found = claims.evaluate("periodic-6", pd.concat(frames))

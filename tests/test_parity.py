@@ -72,6 +72,8 @@ def test_run_among_others_equals_run_alone(base: RunSpec) -> None:
         alone = run_all([spec])[spec.id]
         assert_same(alone, together[spec.id])
         assert_same(alone, permuted[spec.id])
+        lengths = alone.curve["grad_norm_max"][1:]
+        assert not spec.clip_grad_norm or max(lengths) > spec.clip_grad_norm, "nothing is clipped"
 
 
 @pytest.mark.parametrize("base", [SGD_RUN, ADAMW_RUN], ids=["sgd", "adamw"])

@@ -183,6 +183,7 @@ def test_a_run_that_overflows_leaves_the_others_alone() -> None:
 def test_runs_of_different_programs_are_refused() -> None:
     base = msu(**TINY)
     differences: dict[str, Any] = {"p": 11, "batch_size": 4, "steps": 5, "n_layers": 1, "optimizer": Adam()}
+    differences["clip_grad_norm"] = 1.0
     for changes in ({name: value} for name, value in {**differences, "precision": "float64"}.items()):
         with pytest.raises(SpecError, match="train the.* apart"):
             next(train([base, replace(base, **changes)]))
