@@ -117,7 +117,7 @@ def needs_normalisation(cells: Cells, at_least: int) -> Finding:
     for name in NETWORKS:
         control = cells[f"{name}_control"]
         without, gone = _gone(cells, name, at_least)
-        if gone and not collapses(control)["recovered"].all():  # it may have died, which is not to stop dropping
+        if gone and not column(collapses(control), "recovered").all():  # it may have died, which is not to stop dropping
             gone = None
         parts[f"gone without LayerNorm, {name}"] = gone
         values |= {f"{name}_drops": len(collapses(cells[name])), f"{name}_control_drops": without}
