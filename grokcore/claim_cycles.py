@@ -117,8 +117,8 @@ def needs_normalisation(cells: Cells, at_least: int) -> Finding:
     for name in NETWORKS:
         control = cells[f"{name}_control"]
         without, gone = _gone(cells, name, at_least)
-        if gone and not column(collapses(control), "recovered").all():  # it may have died, which is not to stop dropping
-            gone = None
+        if gone and not column(collapses(control), "recovered").all():
+            gone = None  # it may have died, which is not to stop dropping
         parts[f"gone without LayerNorm, {name}"] = gone
         values |= {f"{name}_drops": len(collapses(cells[name])), f"{name}_control_drops": without}
         values[f"{name}_control_train"] = time(run_summary(control), FITTED)
