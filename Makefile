@@ -18,6 +18,7 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(TWO)
 	cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && \
 	GROKCORE_CACHE="$$cache" $(ALONE) $(BIN)/python -m pytest $(NBVAL) $(NOTEBOOKS)
@@ -29,10 +30,10 @@ zip: $(READY)
 	$(BIN)/grokcore report --zip grokcore-report.zip
 
 mutants: $(READY)
-	$(BIN)/python tests/mutate.py
+	$(BIN)/python tests/tools/mutate.py
 
 fuzz: $(READY)
-	$(BIN)/python tests/hostile.py
+	cd tests && ../$(BIN)/python -m hostile.run
 
 gpu-check: $(READY)
 	$(BIN)/python benchmarks/gpu_check.py

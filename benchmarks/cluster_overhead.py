@@ -14,9 +14,9 @@ from pathlib import Path
 from distributed import Client, LocalCluster
 
 import grokcore as gc
-from grokcore.cluster import DaskExecutor
-from grokcore.executors import cores
-from grokcore.store import Store
+from grokcore.records.store import Store
+from grokcore.sweeps.dask import DaskExecutor
+from grokcore.sweeps.executors import cores
 
 SPECS = gc.grid(gc.msu(p=23, d_model=32, d_mlp=64, batch_size=64, steps=150), seed=range(64))
 

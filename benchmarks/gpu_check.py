@@ -16,11 +16,12 @@ import torch
 from scipy.stats import mannwhitneyu
 
 import grokcore as gc
-from grokcore import bench, terminal
-from grokcore.pool import device_of
-from grokcore.spec import RunSpec
-from grokcore.store import Store
-from grokcore.train import Trained, train
+from grokcore.bench import benchmark
+from grokcore.cli import terminal
+from grokcore.engine.train import Trained, train
+from grokcore.records.store import Store
+from grokcore.spec.run import RunSpec
+from grokcore.sweeps.pool import device_of
 
 LARGE = {"msu": gc.msu(steps=128), "periodic": gc.periodic(2, steps=128)}
 SMALL = gc.msu(p=23, alpha=0.8, d_model=64, d_mlp=256, lr=0.003, steps=2000)  # as in notebook 1
@@ -95,7 +96,7 @@ def small_sweep(device: str, n: int = 64, small: RunSpec = SMALL) -> list[Check]
         curves = gc.sweep(specs, store=store, device=device)
         seconds = time.perf_counter() - start
         again = gc.sweep(specs, store=store, device=device, train=False)
-    fitted = int(gc.summary(curves)["train_99_first"].notna().sum())
+    fitted = int(np.isfinite(gc.summary(curves)["train_99_first"].to_numpy(dtype=float)).sum())
     said = f"{n * small.steps / seconds:,.0f} run-steps a second, {fitted} of {n} runs fitted"
     return [(f"sweep of {n} runs", said, curves.equals(again) and fitted >= 0.9 * n)]
 
@@ -114,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for what, found, good in checks:
         print(f"{'ok' if good else 'FAILED':8}{what:44}{found}", flush=True)
     torch.cuda.empty_cache()  # the benchmark is a process of its own
-    rows = bench.run(device, full=True, cases=CASES)
+    rows = benchmark.run(device, full=True, cases=CASES)
     given.json.write_text(json.dumps(rows, indent=1) + "\n")
     print(terminal.bench_table(rows))
     return 0 if all(good for *_, good in checks) else 1

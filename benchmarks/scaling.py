@@ -18,14 +18,15 @@ from distributed import Client, LocalCluster
 from distributed.protocol.serialize import serialize
 
 import grokcore as gc
-from grokcore import checkpoint, grouping, progress
-from grokcore.cluster import DaskExecutor
-from grokcore.progress import Meter
-from grokcore.reservations import Reservations
-from grokcore.store import Record, Store, make_record
-from grokcore.sweep import frame
-from grokcore.train import train
-from grokcore.worker import Job
+from grokcore.engine import snapshot
+from grokcore.engine.train import train
+from grokcore.records.store import Record, Store, make_record
+from grokcore.sweeps import checkpoint, grouping, progress
+from grokcore.sweeps.dask import DaskExecutor
+from grokcore.sweeps.locks import Reservations
+from grokcore.sweeps.progress import Meter
+from grokcore.sweeps.sweep import frame
+from grokcore.sweeps.worker import Job
 
 
 def timed(action: Callable[[], Any]) -> float:
@@ -73,7 +74,7 @@ def of_a_sweep(folder: Path, records: list[Record], say: Callable[[str, float, s
         say("shown, at each look", timed(lambda: meter.report(last=True)) / len(specs) * 1e6, "µs")
         taken = timed(lambda: [(reservations.take([spec.id]), reservations.release([spec.id])) for spec in specs[:200]])
     say("reserved and released", taken / min(len(specs), 200) * 1e3, "ms")
-    snapshots: list[checkpoint.Snapshot] = []
+    snapshots: list[snapshot.Snapshot] = []
     list(train([gc.replace(specs[0], steps=5)], checkpoint=lambda take: snapshots.append(take())))
     checkpoint.write(folder / "x.safetensors", snapshots[-1], {})
     say("size of a checkpoint", (folder / "x.safetensors").stat().st_size / 1e6, "MB")

@@ -7,18 +7,29 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the n
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
-from recorded import RUNS, record  # noqa: E402
+from helpers.recorded import RUNS, record  # noqa: E402
 
-from grokcore import worker  # noqa: E402
-from grokcore.store import Store  # noqa: E402
+from grokcore.records.store import Store  # noqa: E402
+from grokcore.sweeps import worker  # noqa: E402
 
-LONGEST = ["parity", "survival", "report", "hostile", "cluster", "architecture", "cli", "interruption", "checkpoint"]
+LONGEST = [
+    "engine/test_parity",
+    "sweeps/test_survival",
+    "report/test_build",
+    "hostile/test_hostile",
+    "sweeps/test_dask",
+    "test_architecture",
+    "cli/test_main",
+    "sweeps/test_interruption",
+    "sweeps/test_checkpoint",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files that take longest first, so that two processes end together."""
-    place = {f"test_{name}": rank for rank, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+    tests = Path(__file__).parent
+    place = {tests / f"{name}.py": rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(scope="session", autouse=True)

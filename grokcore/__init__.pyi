@@ -1,0 +1,35 @@
+from . import analysis as analysis
+from . import claims as claims
+from . import plots as plots
+from .analysis import stats as stats
+from .analysis.curves import summary as summary
+from .nn.build import user_model as user_model
+from .records.store import RecordError as RecordError
+from .records.store import Store as Store
+from .spec.base import SpecError as SpecError
+from .spec.networks import DecoderConfig as DecoderConfig
+from .spec.networks import EncoderConfig as EncoderConfig
+from .spec.networks import GrokformerConfig as GrokformerConfig
+from .spec.networks import LSTMConfig as LSTMConfig
+from .spec.networks import MLPConfig as MLPConfig
+from .spec.networks import PeriodicConfig as PeriodicConfig
+from .spec.optimizers import SGD as SGD
+from .spec.optimizers import Adam as Adam
+from .spec.optimizers import AdamW as AdamW
+from .spec.optimizers import RMSprop as RMSprop
+from .spec.presets import msu as msu
+from .spec.presets import periodic as periodic
+from .spec.presets import pku as pku
+from .spec.presets import pku_sum as pku_sum
+from .spec.presets import power as power
+from .spec.run import RunSpec as RunSpec
+from .spec.run import grid as grid
+from .spec.run import replace as replace
+from .spec.tables import operation_from as operation_from
+from .spec.task import Task as Task
+from .sweeps.sweep import MissingRuns as MissingRuns
+from .sweeps.sweep import estimate as estimate
+from .sweeps.sweep import missing as missing
+from .sweeps.sweep import sweep as sweep
+
+__version__: str

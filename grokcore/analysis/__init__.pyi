@@ -1,0 +1,17 @@
+from . import fourier as fourier
+from . import invariance as invariance
+from . import predictions as predictions
+from . import stats as stats
+from .curves import HOLD as HOLD
+from .curves import LAG as LAG
+from .curves import THRESHOLDS as THRESHOLDS
+from .curves import Crossing as Crossing
+from .curves import Outcome as Outcome
+from .curves import collapses as collapses
+from .curves import crossing as crossing
+from .curves import deepest_fall as deepest_fall
+from .curves import point_1 as point_1
+from .curves import point_2 as point_2
+from .curves import run_summary as run_summary
+from .curves import summary as summary
+from .invariance import scale_invariance as scale_invariance

@@ -1,0 +1,1 @@
+"""The engine timed beside what it is compared with."""

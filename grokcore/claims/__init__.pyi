@@ -1,0 +1,12 @@
+from . import statistics as statistics
+from .rules import Claim as Claim
+from .rules import load as load
+from .verdicts import Verdict as Verdict
+from .verdicts import evaluate as evaluate
+from .verdicts import evaluate_all as evaluate_all
+from .verdicts import in_words as in_words
+from .verdicts import markdown as markdown
+from .verdicts import parts_alone as parts_alone
+from .verdicts import with_fourier as with_fourier
+from .verdicts import with_invariance as with_invariance
+from .wording import ClaimsError as ClaimsError

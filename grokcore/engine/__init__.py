@@ -1,0 +1,1 @@
+"""R runs trained as one program."""

@@ -1,0 +1,1 @@
+"""What a run is, and its id; the tables of its task."""

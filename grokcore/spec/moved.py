@@ -1,0 +1,84 @@
+"""Where the modules of the first edition are now: the import of an old one fails with the name of the new one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+MOVED = {
+    "agreement": "grokcore.sweeps.comparison",
+    "answers": "grokcore.analysis.predictions",
+    "architectures": "grokcore.spec.networks",
+    "arguments": "grokcore.cli.arguments",
+    "audit": "grokcore.sweeps.audit",
+    "backlog": "grokcore.sweeps.backlog",
+    "checkpoint": "grokcore.sweeps.checkpoint and grokcore.engine.snapshot",
+    "claim_cycles": "grokcore.claims.statistics.cycles",
+    "claim_epochs": "grokcore.claims.statistics.epochs",
+    "claim_file": "grokcore.claims.rules",
+    "claim_fractions": "grokcore.claims.statistics.fractions",
+    "claim_grid": "grokcore.claims.statistics.grid",
+    "claim_times": "grokcore.claims.statistics.times",
+    "claim_weights": "grokcore.claims.statistics.weights",
+    "claim_words": "grokcore.claims.wording",
+    "cluster": "grokcore.sweeps.dask",
+    "decoders": "grokcore.nn.decoders",
+    "execute": "grokcore.report.execute",
+    "executors": "grokcore.sweeps.executors",
+    "floor": "grokcore.bench.matmul_bound",
+    "fourier": "grokcore.analysis.fourier",
+    "front": "grokcore.report.front_page",
+    "grouping": "grokcore.sweeps.grouping",
+    "invariance": "grokcore.analysis.invariance",
+    "manifest": "grokcore.report.manifest",
+    "measurements": "grokcore.records.weight_tables",
+    "measures": "grokcore.engine.measures (scale_invariance: grokcore.analysis.scale_invariance)",
+    "models": "grokcore.nn.build",
+    "noise": "grokcore.nn.counter_rng",
+    "optim": "grokcore.engine.optimizers",
+    "pages": "grokcore.report.pages",
+    "parts": "grokcore.spec.base, grokcore.spec.task and grokcore.spec.optimizers",
+    "pdf": "grokcore.report.pdf",
+    "pku_networks": "grokcore.nn.pku",
+    "plan": "grokcore.report.plan",
+    "pool": "grokcore.sweeps.pool",
+    "program": "grokcore.engine.program",
+    "progress": "grokcore.sweeps.progress",
+    "reference": "grokcore.bench.plain_loop",
+    "replacing": "grokcore.records.atomic",
+    "reservations": "grokcore.sweeps.locks",
+    "reuse": "grokcore.report.execution_cache",
+    "sources": "grokcore.report.sources",
+    "stepping": "grokcore.engine.stepping",
+    "store": "grokcore.records.store",
+    "style": "grokcore.plots.style and grokcore.spec.names",
+    "tasks": "grokcore.spec.tables, grokcore.spec.schedule and grokcore.engine.batches",
+    "terminal": "grokcore.cli.terminal",
+    "timing": "grokcore.bench.timing",
+    "train": "grokcore.engine.train",
+    "verification": "grokcore.records.verify",
+    "worker": "grokcore.sweeps.worker",
+    "yaml_files": "grokcore.records.yaml_files",
+}
+
+
+def no_such_name(name: str, public: Iterable[str]) -> str:
+    """Return the sentence for a name that the package does not have: where it is now, else the nearest public one."""
+    if name in MOVED:
+        return f"grokcore.{name} is now {MOVED[name]}"
+    from grokcore.spec.base import nearest  # which loads pydantic: not at each import of grokcore
+
+    return f"grokcore has no {name!r}; {nearest(name, public)}"
+
+
+class MovedModules:
+    """A finder, asked last of all: the import of an old module fails with the name of the new one."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Raise ModuleNotFoundError for a module that has moved; say nothing of any other."""
+        package, _, module = name.partition(".")
+        if package == "grokcore" and module in MOVED:
+            raise ModuleNotFoundError(f"grokcore.{module} is now {MOVED[module]}")
+        return None

@@ -1,0 +1,153 @@
+"""The networks of the sources as parts of a run specification, frozen and validated."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import Field, JsonValue, field_validator, model_validator
+
+from grokcore.spec.base import Part, shown
+
+Dropout = Field(default=0.0, ge=0, lt=1)
+
+
+class GrokformerConfig(Part):
+    """The two-layer post-LayerNorm transformer with a tied embedding of the source `msu`."""
+
+    name: Literal["grokformer"] = "grokformer"
+    n_layers: int = Field(default=2, ge=1, le=16)
+    d_model: int = Field(default=128, ge=4, le=4096)
+    n_heads: int = Field(default=4, ge=1, le=64)
+    d_mlp: int = Field(default=512, ge=1, le=16384)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> GrokformerConfig:
+        return _check_heads(self)
+
+
+class PeriodicConfig(Part):
+    """The transformer of the source `periodic`: LayerNorm before each sublayer, in the MLP and before the last layer.
+
+    With `norm_first=False` LayerNorms stand after each sum in place of before each sublayer; `affine` gives every
+    LayerNorm a gain and a bias; `layernorm=False` removes them all (the control); `operator_tokens` shows the network
+    x ∘ y = in place of x y.
+    """
+
+    name: Literal["periodic"] = "periodic"
+    n_layers: int = Field(default=2, ge=1, le=16)
+    d_model: int = Field(default=128, ge=4, le=4096)
+    n_heads: int = Field(default=4, ge=1, le=64)
+    d_mlp: int = Field(default=512, ge=1, le=16384)
+    layernorm: bool = True
+    affine: bool = False
+    norm_first: bool = True
+    operator_tokens: bool = False
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> PeriodicConfig:
+        if self.affine and not self.layernorm:
+            raise ValueError("affine=True changes nothing without LayerNorm: leave it out or set layernorm=True")
+        if not (self.norm_first or self.layernorm):
+            raise ValueError("norm_first=False changes nothing without LayerNorm: leave it out or set layernorm=True")
+        return _check_heads(self)
+
+
+def _check_heads(config: Any) -> Any:
+    if config.d_model % config.n_heads:
+        raise ValueError(f"n_heads = {config.n_heads} has to divide d_model = {config.d_model}")
+    return config
+
+
+class DecoderConfig(Part):
+    """The causal decoder of the source `power`, which reads x ∘ y = (without `operator_tokens` x y)."""
+
+    name: Literal["decoder"] = "decoder"
+    n_layers: int = Field(default=2, ge=1, le=16)
+    d_model: int = Field(default=128, ge=4, le=4096, multiple_of=2)
+    n_heads: int = Field(default=4, ge=1, le=64)
+    d_mlp: int = Field(default=512, ge=1, le=16384)
+    dropout: float = Dropout
+    operator_tokens: bool = True
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> DecoderConfig:
+        return _check_heads(self)
+
+
+class EncoderConfig(Part):
+    """The transformer encoder of the source `pku`: no mask, read out from the mean over positions or the last one."""
+
+    name: Literal["encoder"] = "encoder"
+    n_layers: int = Field(default=2, ge=1, le=16)
+    d_model: int = Field(default=128, ge=4, le=4096)
+    n_heads: int = Field(default=4, ge=1, le=64)
+    d_mlp: int = Field(default=512, ge=1, le=16384)
+    dropout: float = Dropout
+    readout: Literal["mean", "last"] = "mean"
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> EncoderConfig:
+        return _check_heads(self)
+
+
+class MLPConfig(Part):
+    """The multilayer perceptron of the source `pku`: operands one-hot → `d_mlp` → `d_model` → p, ReLU between."""
+
+    name: Literal["mlp"] = "mlp"
+    d_mlp: int = Field(default=256, ge=1, le=16384)
+    d_model: int = Field(default=128, ge=1, le=4096)
+
+
+class LSTMConfig(Part):
+    """The LSTM of the source `pku`: operands one-hot, `n_layers` layers of `d_model` units, read out at the end."""
+
+    name: Literal["lstm"] = "lstm"
+    n_layers: int = Field(default=2, ge=1, le=16)
+    d_model: int = Field(default=128, ge=1, le=4096)
+
+
+class UserModelConfig(Part):
+    """A user's own `nn.Module`, known by its source and arguments; made by `grokcore.user_model`."""
+
+    name: Literal["user"] = "user"
+    class_name: str
+    source: str
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    module_class: Any = Field(default=None, exclude=True, repr=False)
+
+    @field_validator("class_name")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if not name.isidentifier():  # it stands in tables, figures and pages
+            raise ValueError(f"a class has a name of letters, digits and _; given {shown(name)}")
+        return name
+
+    @field_validator("source")
+    @classmethod
+    def _is_text(cls, source: str) -> str:
+        source.encode()  # half a surrogate pair is an error, a ValueError that says where
+        return source
+
+    @field_validator("arguments")
+    @classmethod
+    def _come_back_from_json(cls, arguments: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        try:
+            json.dumps(arguments, allow_nan=False, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"a module's arguments have to be plain JSON values ({error}); give others") from None
+        return arguments
+
+
+ModelConfig = (
+    GrokformerConfig | PeriodicConfig | DecoderConfig | EncoderConfig | MLPConfig | LSTMConfig | UserModelConfig
+)
+MODELS: dict[str, type[Part]] = {
+    "grokformer": GrokformerConfig,
+    "periodic": PeriodicConfig,
+    "decoder": DecoderConfig,
+    "encoder": EncoderConfig,
+    "mlp": MLPConfig,
+    "lstm": LSTMConfig,
+    "user": UserModelConfig,
+}

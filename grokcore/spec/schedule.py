@@ -1,0 +1,13 @@
+"""The steps at which a run is evaluated."""
+
+from __future__ import annotations
+
+
+def evaluation_steps(budget: int) -> list[int]:
+    """Return the steps at which a run is evaluated: a function of the step alone, and the last step of the budget.
+
+    0, the powers of √2 up to 512, every 100 steps up to 4 000, every 200 up to 20 000, every 400 beyond.
+    """
+    early = {0, *(round(2 ** (k / 2)) for k in range(19))}
+    regular = {*range(600, 4_000, 100), *range(4_000, 20_000, 200), *range(20_000, budget + 1, 400)}
+    return sorted({step for step in early | regular if step <= budget} | {budget})

@@ -1,0 +1,108 @@
+"""The operations and their tables as a specification names them, frozen and validated."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from grokcore.spec.base import Part, nearest, shown
+
+ModularOperation = Literal[
+    "x+y",
+    "x-y",
+    "x*y",
+    "x/y",
+    "x*y+y*y",
+    "x/y if y odd else x-y",
+    "x^2+y^2",
+    "x^2+xy+y^2",
+    "x^2+xy+y^2+x",
+    "x^3+xy",
+    "x^3+xy^2+y",
+    "sin(x+y)",
+]
+PermutationOperation = Literal["s5:xy", "s5:xyx^-1", "s5:xyx"]
+MODULAR_OPERATIONS: tuple[str, ...] = get_args(ModularOperation)
+PERMUTATION_OPERATIONS: tuple[str, ...] = get_args(PermutationOperation)
+OPERATIONS: tuple[str, ...] = (*MODULAR_OPERATIONS, *PERMUTATION_OPERATIONS, "custom")
+DIVISIONS = ("x/y", "x/y if y odd else x-y")
+N_PERMUTATIONS = 120
+MAX_ROWS = 2_000_000
+
+
+def is_prime(n: int) -> bool:
+    """Tell whether n is prime, by trial division."""
+    return n > 1 and all(n % divisor for divisor in range(2, math.isqrt(n) + 1))
+
+
+class Task(Part):
+    """The full table of an operation x∘y = c (or x₁+…+x_K = c), from which a run learns a part.
+
+    `p` is the modulus (for S₅ the number of permutations, 120); `y_min` the smallest second operand (1 leaves out
+    zero: always so for x/y); `n_operands` > 2 only for the sum; `table[x][y]` the answers of a user's own operation.
+    """
+
+    operation: str = "x*y"
+    p: int = Field(default=97, ge=2, le=1000)
+    y_min: Literal[0, 1] = 0
+    n_operands: int = Field(default=2, ge=2, le=8)
+    table: tuple[tuple[int, ...], ...] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            raise ValueError(f"a task is a mapping of its fields, as {{'operation': 'x*y'}}; given {shown(values)}")
+        operation = values.get("operation", "x*y")
+        if operation == "x/y":
+            values = {"y_min": 1, **values}
+        if operation in PERMUTATION_OPERATIONS:
+            values = {"p": N_PERMUTATIONS, **values}
+        if operation == "custom" and isinstance(values.get("table"), (list, tuple)):
+            values = {"p": len(values["table"]), **values}
+        return values
+
+    @field_validator("operation")
+    @classmethod
+    def _known(cls, operation: str) -> str:
+        if operation not in OPERATIONS:
+            raise ValueError(f"unknown operation {shown(operation)}; {nearest(operation, OPERATIONS)}")
+        return operation
+
+    @model_validator(mode="after")
+    def _possible(self) -> Task:
+        operation, p = self.operation, self.p
+        if operation in DIVISIONS and not is_prime(p):
+            raise ValueError(
+                f"{operation} mod p needs a prime modulus, p = {p} is not prime: not every y has an inverse"
+            )
+        if operation == "x/y" and self.y_min == 0:
+            raise ValueError("x/y has no answer for y = 0: give y_min=1 or leave it out")
+        if operation in PERMUTATION_OPERATIONS and p != N_PERMUTATIONS:
+            raise ValueError(f"{operation} acts on the 120 permutations of S5, given p = {p}: leave p out")
+        if self.n_operands > 2 and operation != "x+y":
+            raise ValueError(f"n_operands = {self.n_operands} is defined for x+y alone, given {shown(operation)}")
+        if self.n_rows > MAX_ROWS:
+            raise ValueError(
+                f"the table would have {self.n_rows} rows, at most {MAX_ROWS} are possible: lower p or n_operands"
+            )
+        if (self.table is None) == (operation == "custom"):
+            raise ValueError("table goes with operation='custom', and only with it: see grokcore.operation_from")
+        if self.table is not None:
+            self._check_table(self.table)
+        return self
+
+    def _check_table(self, table: tuple[tuple[int, ...], ...]) -> None:
+        if len(table) != self.p or any(len(row) != self.p for row in table):
+            raise ValueError(f"table has to be {self.p} rows of {self.p} answers, table[x][y]")
+        for x, row in enumerate(table):
+            for y, answer in enumerate(row):
+                if y >= self.y_min and not 0 <= answer < self.p:
+                    raise ValueError(f"table[{x}][{y}] is {answer}, expected 0 to {self.p - 1}")
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows of the table."""
+        return self.p ** (self.n_operands - 1) * (self.p - self.y_min)
