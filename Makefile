@@ -9,7 +9,7 @@ ALONE := LOKY_MAX_CPU_COUNT=1 OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=107374182
 LONGEST := $(foreach number,02 05 13 07 08 10 01 16,$(wildcard notebooks/$(number)_*.ipynb))
 NOTEBOOKS := $(LONGEST) $(filter-out $(LONGEST),$(wildcard notebooks/*.ipynb))
 
-.PHONY: report test lab zip mutants fuzz gpu-check clean
+.PHONY: report test lab zip same mutants fuzz gpu-check clean
 
 report: $(READY)
 	$(BIN)/grokcore report
@@ -28,6 +28,11 @@ lab: $(READY)
 
 zip: $(READY)
 	$(BIN)/grokcore report --zip grokcore-report.zip
+
+# Compares this tree with an older commit: make same BASE=main
+same: $(READY)
+	@test -n "$(BASE)" || { echo "name the commit to compare with: make same BASE=COMMIT"; exit 2; }
+	$(BIN)/python tests/tools/same.py $(BASE)
 
 mutants: $(READY)
 	$(BIN)/python tests/tools/mutate.py
