@@ -24,7 +24,7 @@ from grokcore.records.store import Record, Store, make_record
 from grokcore.sweeps import checkpoint, grouping, progress
 from grokcore.sweeps.dask import DaskExecutor
 from grokcore.sweeps.locks import Reservations
-from grokcore.sweeps.progress import Meter
+from grokcore.sweeps.progress import ProgressReporter
 from grokcore.sweeps.sweep import frame
 from grokcore.sweeps.worker import Job
 
@@ -68,7 +68,7 @@ def of_a_sweep(folder: Path, records: list[Record], say: Callable[[str, float, s
     """Say what a run costs a sweep beside its training."""
     specs = [record.spec for record in records]
     with Reservations(folder) as reservations:
-        meter = Meter(specs, reservations.progress, lambda _: None)
+        meter = ProgressReporter(specs, reservations.progress, lambda _: None)
         for record in records:
             progress.complete(reservations.progress, record.spec.id, record.curve)
         say("shown, at each look", timed(lambda: meter.report(last=True)) / len(specs) * 1e6, "µs")

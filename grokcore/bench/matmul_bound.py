@@ -58,7 +58,7 @@ def products(program: Program, step: int = 0) -> list[Product]:
     return recorder.products
 
 
-class Floor:
+class MatmulBound:
     """The products of a program's steps with operands and results at hand, to be made again and again.
 
     The last batch of an epoch is smaller and has its share; a captured step has full batches only.

@@ -143,7 +143,7 @@ def _make(side: Side, programs: dict[tuple[Any, ...], Any]) -> Callable[[int], f
         programs[key] = Program([replace(endless, seed=seed) for seed in range(side.R)], device)
     if side.kind in ("engine", "evaluation"):
         return _timed(device, _engine(programs[key]) if side.kind == "engine" else _evaluation(programs[key]))
-    products = matmul_bound.Floor(programs[key])
+    products = matmul_bound.MatmulBound(programs[key])
     if side.kind in ("operations", "bytes"):
         number = float(products.flops if side.kind == "operations" else products.bytes)
         return lambda n: number

@@ -16,7 +16,7 @@ from grokcore.claims.statistics.times import Finding
 from grokcore.claims.wording import ClaimsError, listed
 from grokcore.records import yaml_files
 from grokcore.records.store import repository
-from grokcore.spec.base import nearest, shown
+from grokcore.spec.base import short_repr, suggestion
 
 Judgement = Literal["confirmed", "refuted", "partly", "not settled"]
 STATISTICS: dict[str, Callable[..., Finding]] = {
@@ -116,15 +116,17 @@ def load(path: str | Path | None = None) -> dict[str, Claim]:
         raise ClaimsError(f"{file} cannot be read as claims: {error}. Restore it, for instance from git.") from error
     blocks = ("sources", "settings", "verdict_rule", "claims")
     if not isinstance(content, dict) or any(name not in content for name in blocks):
-        has = shown(list(content)) if isinstance(content, dict) else "no mapping"
+        has = short_repr(list(content)) if isinstance(content, dict) else "no mapping"
         raise ClaimsError(
             f"{file} needs the blocks {', '.join(blocks)}; it has {has}. Restore it, for instance from git."
         )
     for name in ("sources", "settings", "verdict_rule"):
         if not isinstance(content[name], dict):
-            raise ClaimsError(f"{file}: {name} must be a mapping, it is {shown(content[name])}. Restore it from git.")
+            raise ClaimsError(
+                f"{file}: {name} must be a mapping, it is {short_repr(content[name])}. Restore it from git."
+            )
     if not isinstance(content["claims"], list):
-        raise ClaimsError(f"{file}: claims must be a list, it is {shown(content['claims'])}. Restore it from git.")
+        raise ClaimsError(f"{file}: claims must be a list, it is {short_repr(content['claims'])}. Restore it from git.")
     claims: dict[str, Claim] = {}
     for position, entry in enumerate(content["claims"], start=1):
         claim = _claim(entry, content, f"{file}, claim {position}")
@@ -137,12 +139,12 @@ def load(path: str | Path | None = None) -> dict[str, Claim]:
 def _claim(entry: Any, content: dict[str, Any], where: str) -> Claim:
     """Return one claim of a file with its settings filled in; `where` says which for an error."""
     if not isinstance(entry, dict) or "id" not in entry:
-        raise ClaimsError(f"{where}: expected a mapping with an id, got {shown(entry)}")
+        raise ClaimsError(f"{where}: expected a mapping with an id, got {short_repr(entry)}")
     where = f"{where} ({str(entry['id'])[:80]})"
     source = entry.get("source")
     if not isinstance(source, Hashable) or source not in content["sources"] or source not in content["settings"]:
         raise ClaimsError(
-            f"{where}: source {shown(source)} is not among sources and settings: {listed(content['sources'])}"
+            f"{where}: source {short_repr(source)} is not among sources and settings: {listed(content['sources'])}"
         )
     try:
         wanted = {name: cell for given, new in entry.get("cells", {}).items() for name, cell in _each(given, new or {})}
@@ -158,7 +160,7 @@ def _claim(entry: Any, content: dict[str, Any], where: str) -> Claim:
         ) from None
     if claim.statistic not in STATISTICS:
         raise ClaimsError(
-            f"{where}: unknown statistic {shown(claim.statistic)}; {nearest(claim.statistic, STATISTICS)}"
+            f"{where}: unknown statistic {short_repr(claim.statistic)}; {suggestion(claim.statistic, STATISTICS)}"
         )
     try:
         inspect.signature(claim.function).bind({}, **claim.parameters)
@@ -167,7 +169,7 @@ def _claim(entry: Any, content: dict[str, Any], where: str) -> Claim:
     for name, cell in claim.cells.items():
         if not isinstance(cell.get("budget"), int) or cell["budget"] < 1:
             raise ClaimsError(
-                f"{where}, cell {name}: budget must be a number of steps, got {shown(cell.get('budget'))}"
+                f"{where}, cell {name}: budget must be a number of steps, got {short_repr(cell.get('budget'))}"
             )
     return claim
 

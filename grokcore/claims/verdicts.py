@@ -24,7 +24,7 @@ from grokcore.claims.statistics.times import Parts, Values
 from grokcore.claims.statistics.weights import FOURIER
 from grokcore.claims.wording import BRACKETS, BUDGET, PART, counted, fill, gaps, listed
 from grokcore.claims.wording import ClaimsError as ClaimsError
-from grokcore.spec.base import nearest
+from grokcore.spec.base import suggestion
 
 Level = Literal["holds", "holds partly", "fails", "undecided"]
 THESE_RUNS = (
@@ -206,7 +206,7 @@ def parts_alone(id: str, cell: str, curve: pd.DataFrame) -> dict[str, bool | Non
     """
     claim = _claim(id)
     if cell not in claim.cells:
-        raise ClaimsError(f"{id} has no cell {cell!r}; {nearest(cell, claim.cells)}")
+        raise ClaimsError(f"{id} has no cell {cell!r}; {suggestion(cell, claim.cells)}")
     given = {name: _of_cell(value, cell, set(claim.cells)) for name, value in claim.parameters.items()}
     budget = min(claim.cells[cell]["budget"], int(curve["steps"].iloc[0]))
     try:
@@ -219,7 +219,7 @@ def parts_alone(id: str, cell: str, curve: pd.DataFrame) -> dict[str, bool | Non
 def _claim(id: str, path: str | Path | None = None) -> Claim:
     claims = load(path)
     if id not in claims:
-        raise ClaimsError(f"unknown claim {id!r}; {nearest(id, claims)}")
+        raise ClaimsError(f"unknown claim {id!r}; {suggestion(id, claims)}")
     return claims[id]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from grokcore import __version__
 from grokcore.bench import benchmark
 from grokcore.report import plan
-from grokcore.spec.base import nearest
+from grokcore.spec.base import suggestion
 from grokcore.spec.networks import MODELS
 from grokcore.spec.optimizers import OPTIMIZERS
 from grokcore.spec.presets import msu, periodic, pku, power
@@ -201,7 +201,7 @@ def _add_set(add: argparse.ArgumentParser, does: str) -> None:
 
 def _case(text: str) -> str:
     if text not in benchmark.CASES:
-        raise argparse.ArgumentTypeError(f"no case is called {text!r}; {nearest(text, benchmark.CASES)}")
+        raise argparse.ArgumentTypeError(f"no case is called {text!r}; {suggestion(text, benchmark.CASES)}")
     return text
 
 

@@ -21,7 +21,7 @@ from grokcore.records import verify
 from grokcore.records.atomic import StoreError
 from grokcore.records.store import RecordError, Store
 from grokcore.report import build, manifest, plan
-from grokcore.spec.base import SpecError, nearest
+from grokcore.spec.base import SpecError, suggestion
 from grokcore.spec.run import RunSpec, replace
 from grokcore.sweeps import audit, dask, executors, pool
 from grokcore.sweeps.sweep import MissingRuns, frame, missing, sweep
@@ -192,7 +192,7 @@ def _bench(given: argparse.Namespace) -> int:
 def _whole_id(beginning: str, ids: Sequence[str]) -> str:
     found = [run for run in ids if run.startswith(beginning)]
     if not found:
-        raise RecordError(f"no run's id begins with {beginning!r}; {nearest(beginning, ids)}")
+        raise RecordError(f"no run's id begins with {beginning!r}; {suggestion(beginning, ids)}")
     if len(found) > 1:
         raise RecordError(f"{len(found)} runs begin with {beginning!r}: {', '.join(found)}; give more of the id")
     return found[0]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from grokcore.engine import batches, measures, optimizers
-from grokcore.engine.stepping import Inputs, Meter, StepGraph, graph_of
+from grokcore.engine.stepping import Inputs, StepGraph, StepMeter, graph_of
 from grokcore.nn import counter_rng
 from grokcore.nn.build import build_network
 from grokcore.spec import tables
@@ -100,7 +100,7 @@ class Program:
         """Make the leaves that gradients are taken of; with R = 1 they are the module's own parameters."""
         shaped = {name: part.view(-1, *self.shapes[name]) for name, part in self._parts().items()}
         self.single = len(self.specs) == 1
-        self.meter = Meter(len(self.specs), self.device)
+        self.meter = StepMeter(len(self.specs), self.device)
         self.graph: StepGraph | None = None
         self.since: int | None = None  # the step from which these runs are together
         self.asked = False  # for a graph

@@ -45,7 +45,7 @@ class Inputs:
         return dict(zip(self.names, scalars, strict=True))
 
 
-class Meter:
+class StepMeter:
     """Mean, minimum and maximum over steps of measures `[M, R]`, kept on the device until they are read."""
 
     def __init__(self, n_runs: int, device: torch.device) -> None:
@@ -81,7 +81,7 @@ class Meter:
 
 
 def graph_of(
-    step: Step, inputs: Inputs, meter: Meter, changing: Sequence[Tensor], captures: bool, steps_left: int
+    step: Step, inputs: Inputs, meter: StepMeter, changing: Sequence[Tensor], captures: bool, steps_left: int
 ) -> StepGraph | None:
     """Return the graph to take the steps of a program with, or None where there is none or it would not pay.
 
@@ -121,7 +121,7 @@ class CompiledStep:
 
     name = "compiled"
 
-    def __init__(self, step: Step, inputs: Inputs, meter: Meter, changing: Sequence[Tensor]) -> None:
+    def __init__(self, step: Step, inputs: Inputs, meter: StepMeter, changing: Sequence[Tensor]) -> None:
         self.step, self.meter = torch.compile(step, fullgraph=True), meter
         with _restored([*changing, *meter.tensors]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the compiler's own, on import and on what it leaves unfused
@@ -155,7 +155,7 @@ class CapturedStep:
 
     name = "CUDA graph"
 
-    def __init__(self, step: Step, inputs: Inputs, meter: Meter, changing: Sequence[Tensor]) -> None:
+    def __init__(self, step: Step, inputs: Inputs, meter: StepMeter, changing: Sequence[Tensor]) -> None:
         self.step, self.meter = step, meter
         self.fixed = [part[0].clone() for part in self._parts(inputs)]
         with torch.cuda.device(inputs.rows.device), _restored([*changing, *meter.tensors]):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 
-TEMPORARY = (".*.parquet.*", ".*.safetensors.*", ".*.json.*")  # as `replacing` names them
+TEMPORARY = (".*.parquet.*", ".*.safetensors.*", ".*.json.*")  # as `atomic_write` names them
 LEFTOVER = 3600.0  # seconds after which a temporary file is nobody's
 
 
@@ -29,7 +29,7 @@ def unwritable(path: Path, error: OSError) -> StoreError:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary name in the same folder, and move the file to `path` if the block succeeds; makes the folder.
 
     Raises StoreError if it cannot be written: a full disk, a folder that is read-only.

@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from grokcore.records.atomic import clear_leftovers, replacing
-from grokcore.spec.base import SpecError, shown
+from grokcore.records.atomic import atomic_write, clear_leftovers
+from grokcore.spec.base import SpecError, short_repr
 from grokcore.spec.run import RunSpec
 
 KINDS = (".json", ".parquet")  # of the files of a recorded experiment
@@ -172,16 +172,16 @@ class Store:
         beside = self._path(record.spec.id).with_suffix(".safetensors")
         if weights:
             flat = {f"{step}/{name}": value for step, named in weights.items() for name, value in named.items()}
-            with replacing(beside) as path:
+            with atomic_write(beside) as path:
                 path.write_bytes(save(flat, {"sha256": array_checksum(flat, record.spec.id.encode())}))
         table = pa.Table.from_pandas(record.curve, preserve_index=False)
         table = table.replace_schema_metadata({KEY: json.dumps(record.header()).encode()})
-        with replacing(self._path(record.spec.id)) as path:
+        with atomic_write(self._path(record.spec.id)) as path:
             _write(table, path)
         if not weights:
             beside.unlink(missing_ok=True)  # those of an earlier training of this run
 
-    def saved(self, run: str) -> float | None:
+    def saved_at(self, run: str) -> float | None:
         """Return when a run was saved into the cache, in seconds since the epoch; None if it is not there."""
         return self._path(run).stat().st_mtime if self._path(run).is_file() else None
 
@@ -210,7 +210,7 @@ class Store:
         if not flat or (expected != array_checksum(flat, run.encode()) and expected not in older):
             raise RecordError(f"{path.name}: the weights of run {run} are not what was saved: {_ADVICE}")
         if wrong := [key for key in flat if not re.fullmatch(r"[0-9]{1,9}/.+", key, flags=re.S)]:
-            raise RecordError(f"{path.name}: {shown(wrong[0])} names no weight of a step: {_ADVICE}")
+            raise RecordError(f"{path.name}: {short_repr(wrong[0])} names no weight of a step: {_ADVICE}")
         out: dict[int, dict[str, np.ndarray]] = {}
         for key in sorted(flat, key=lambda key: int(key.split("/", 1)[0])):
             step, name = key.split("/", 1)
@@ -225,10 +225,10 @@ class Store:
             return []
         curves = pd.concat([record.curve.assign(run=record.spec.id) for record in records], ignore_index=True)
         curves = curves[["run", *(name for name in curves.columns if name != "run")]]
-        with replacing(self._curves(experiment)) as path:
+        with atomic_write(self._curves(experiment)) as path:
             _write(pa.Table.from_pandas(curves, preserve_index=False), path)
         headers = {"runs": {record.spec.id: record.header() for record in records}}
-        with replacing(self.records / f"{experiment}.json") as path:
+        with atomic_write(self.records / f"{experiment}.json") as path:
             path.write_text(json.dumps(headers, indent=1) + "\n")
         self._curves_by_run.pop(experiment, None)
         return [record.spec.id for record in records]
@@ -265,7 +265,7 @@ class Store:
 def _file_name(name: str) -> str:
     """Return the name of a run or an experiment, which with an ending is that of a file in its folder."""
     if not name.isprintable() or "/" in name or "\\" in name or not 0 < len(name.encode()) < 200:
-        raise RecordError(f"{shown(name)} names no run and no experiment: give letters and digits, no path")
+        raise RecordError(f"{short_repr(name)} names no run and no experiment: give letters and digits, no path")
     return name
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from grokcore.records.atomic import replacing
+from grokcore.records.atomic import atomic_write
 from grokcore.records.store import RecordError
 
 CHECKSUM = "# sha256 "
@@ -29,7 +29,7 @@ def read(path: Path, **options: Any) -> pd.DataFrame:
 def write(path: Path, table: pd.DataFrame, digits: int) -> None:
     """Write a table with so many digits of its numbers, whole or not at all."""
     text = table.to_csv(index=False, float_format=f"%.{digits}g", lineterminator="\n")
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         part.write_text(f"{CHECKSUM}{_sum(text)}\n{text}", encoding="utf-8", newline="\n")
 
 

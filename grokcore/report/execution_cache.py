@@ -17,7 +17,7 @@ from typing import Any
 
 import nbformat
 
-from grokcore.records.atomic import replacing
+from grokcore.records.atomic import atomic_write
 from grokcore.records.store import Store, repository
 from grokcore.report.execute import Executed
 from grokcore.report.plan import NotebookError, read
@@ -67,7 +67,7 @@ def keep(executed: Executed, key: str, store: Store) -> None:
     file = _file(executed.source, key, store)
     notebook = read(executed.output)
     notebook.metadata[SECONDS] = executed.seconds
-    with replacing(file) as part:
+    with atomic_write(file) as part:
         nbformat.write(notebook, part)
     copies = sorted(file.parent.glob(f"{executed.source.stem}.*.ipynb"), key=lambda copy: copy.stat().st_mtime)
     for old in copies[:-KEPT]:

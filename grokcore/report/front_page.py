@@ -25,7 +25,7 @@ from grokcore.records.store import Record, RecordError, Store
 from grokcore.report import sources
 from grokcore.report.pages import Page, templates
 from grokcore.report.sources import Disagreement, Sources
-from grokcore.spec.base import nearest
+from grokcore.spec.base import suggestion
 from grokcore.spec.presets import msu
 from grokcore.sweeps import comparison
 from grokcore.sweeps.audit import Audit
@@ -174,7 +174,7 @@ def _disagreements(cited: Sources, rows: Sequence[dict[str, Any]]) -> list[tuple
     for one in cited.disagreements:
         if unknown := set(one.claims) - set(known):
             raise ClaimsError(
-                f"data/sources.yaml: {one.question!r} names {min(unknown)!r}; {nearest(min(unknown), known)}"
+                f"data/sources.yaml: {one.question!r} names {min(unknown)!r}; {suggestion(min(unknown), known)}"
             )
     return [(one, [known[id] for id in one.claims]) for one in cited.disagreements]
 

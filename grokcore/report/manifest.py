@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from grokcore.records.store import repository
 from grokcore.report.plan import read
-from grokcore.spec.base import shown
+from grokcore.spec.base import short_repr
 
 NAME = "manifest.json"
 PDF = "grokking.pdf"
@@ -67,7 +67,7 @@ def read_manifest(out: Path) -> dict[str, Any]:
     for name in told.files:
         if not _within(out, name):
             raise ManifestError(
-                f"there is no report in {out}: {NAME} names {shown(name)}, which is no file of it; "
+                f"there is no report in {out}: {NAME} names {short_repr(name)}, which is no file of it; "
                 "make it with `make report`"
             )
     return told.model_dump()

@@ -22,7 +22,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from grokcore.records import yaml_files
 from grokcore.records.store import repository
-from grokcore.spec.base import SpecError, nearest, shown
+from grokcore.spec.base import SpecError, short_repr, suggestion
 from grokcore.spec.run import RunSpec
 
 PLANS = ("cpu", "full")  # of runs at the sources' scale: for some hours of processors, and for a GPU
@@ -66,7 +66,9 @@ def find(names: Sequence[str | Path] | None = None, folder: Path | None = None) 
         elif path.stem in known and path.parent == Path("."):
             found.append(known[path.stem])
         else:
-            raise NotebookError(f"there is no notebook {shown(str(name))} in {folder}; {nearest(path.stem, known)}")
+            raise NotebookError(
+                f"there is no notebook {short_repr(str(name))} in {folder}; {suggestion(path.stem, known)}"
+            )
     twice = {path.stem for path in found if [other.stem for other in found].count(path.stem) > 1}
     if twice:
         raise NotebookError(f"two notebooks named {sorted(twice)[0]!r} would share a page; name each once")
@@ -111,12 +113,12 @@ def parameters(path: Path) -> dict[str, Parameter]:
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None):
             line = ast.unparse(node).splitlines()[0]
             raise NotebookError(
-                f"{path.name}, cell {index + 1}: {shown(line)} is no parameter; write `name: type = literal`"
+                f"{path.name}, cell {index + 1}: {short_repr(line)} is no parameter; write `name: type = literal`"
             )
         try:
             found[node.target.id] = Parameter(ast.unparse(node.annotation), ast.literal_eval(node.value))
         except (ValueError, TypeError):
-            given = shown(ast.unparse(node.value))
+            given = short_repr(ast.unparse(node.value))
             raise NotebookError(
                 f"{path.name}: the default of {node.target.id!r} is {given}; it must be a literal"
             ) from None
@@ -143,7 +145,7 @@ def settings(path: Path, scale: str = "cpu", changes: dict[str, Any] | None = No
     NotebookError for an unknown scale or parameter (with the nearest known) and for a value of the wrong type.
     """
     if scale not in SCALES:
-        raise NotebookError(f"unknown scale {scale!r}; {nearest(scale, SCALES)}")
+        raise NotebookError(f"unknown scale {scale!r}; {suggestion(scale, SCALES)}")
     return checked(path, {**(_planned(path, scale) if scale in PLANS else {}), **(changes or {})})
 
 
@@ -168,16 +170,16 @@ def checked(path: Path, given: dict[str, Any]) -> dict[str, Any]:
     known = parameters(path)
     for name, value in given.items():
         if name not in known:
-            raise NotebookError(f"{path.name} has no parameter {shown(name)}; {nearest(name, known)}")
+            raise NotebookError(f"{path.name} has no parameter {short_repr(name)}; {suggestion(name, known)}")
         try:
             json.dumps(value)  # a date or a set of YAML's would not reach the notebook
         except (TypeError, ValueError):
-            kind = f"{shown(value)} ({type(value).__name__})"
+            kind = f"{short_repr(value)} ({type(value).__name__})"
             raise NotebookError(f"{path.name}: {name} = {kind} was given; it must be a value that JSON has") from None
         try:
             TypeAdapter(_annotation(known[name].type), config=ConfigDict(strict=True)).validate_python(value)
         except ValidationError:
-            kind = f"{shown(value)} ({type(value).__name__})"
+            kind = f"{short_repr(value)} ({type(value).__name__})"
             raise NotebookError(
                 f"{path.name}: {name} = {kind} was given; it must be of type {known[name].type}"
             ) from None
@@ -223,7 +225,7 @@ def planned_runs(path: Path, given: dict[str, Any]) -> tuple[list[RunSpec], list
         )
     kept = names.get("kept", [])
     if not isinstance(kept, (list, tuple)) or not all(type(step) is int and step >= 0 for step in kept):
-        raise NotebookError(f"{path.name}, cell {last + 1}: `kept` must be a list of steps, it is {shown(kept)}")
+        raise NotebookError(f"{path.name}, cell {last + 1}: `kept` must be a list of steps, it is {short_repr(kept)}")
     return specs, list(kept)
 
 

@@ -14,7 +14,7 @@ from grokcore.claims.verdicts import Verdict
 from grokcore.claims.wording import KINDS, ClaimsError, Shown, listed, unbroken, values_shown
 from grokcore.records import yaml_files
 from grokcore.records.store import repository
-from grokcore.spec.base import nearest
+from grokcore.spec.base import suggestion
 
 
 class Document(BaseModel):
@@ -87,7 +87,7 @@ def findings(cited: Sources, verdicts: dict[str, Verdict]) -> list[tuple[str, st
     for one in cited.findings:
         if unknown := set(one.rests_on) - set(verdicts):
             raise ClaimsError(
-                f"data/sources.yaml: {one.short!r} names {min(unknown)!r}; {nearest(min(unknown), verdicts)}"
+                f"data/sources.yaml: {one.short!r} names {min(unknown)!r}; {suggestion(min(unknown), verdicts)}"
             )
         if all(verdicts[id].verdict == needed for id, needed in one.rests_on.items()):
             values = {id: values_shown(verdicts[id].values, ranges=True) for id in one.rests_on}

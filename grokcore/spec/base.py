@@ -17,7 +17,7 @@ class SpecError(ValueError):
     """A specification that cannot be trained; the message names the field, the value and what is allowed."""
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """Return a value as it stands in a message: as Python writes it, cut where it is long or deep."""
     short = reprlib.Repr()
     short.maxstring = short.maxlong = short.maxother = 120
@@ -27,7 +27,7 @@ def shown(value: Any) -> str:
         return f"a value of type {type(value).__name__} that is too long to write"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def suggestion(name: str, known: Iterable[str]) -> str:
     """Return a sentence that lists the known names and, where one is close, suggests it."""
     known = list(known)
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
@@ -35,7 +35,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"{hint}known: {', '.join(known) or 'none'}"
 
 
-class Part(BaseModel):
+class FrozenModel(BaseModel):
     """Frozen and strict about names; raises `SpecError` instead of pydantic's own error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -51,15 +51,15 @@ class Part(BaseModel):
     def _fields_have_names(cls, values: Any, validate: Any) -> Any:
         """Refuse keys that are no text before they are taken for the names of arguments."""
         if isinstance(values, dict) and not all(isinstance(key, str) for key in values):
-            raise ValueError(f"the fields of {cls.__name__} have names; given {shown(list(values))}")
+            raise ValueError(f"the fields of {cls.__name__} have names; given {short_repr(list(values))}")
         return validate(values)
 
 
 def _explain(part: type[BaseModel], item: Any) -> str:
     field = ".".join(str(key)[:120] for key in item["loc"])
     if item["type"] == "extra_forbidden":
-        return f"{part.__name__} has no field {shown(field)}; {nearest(field, part.model_fields)}"
+        return f"{part.__name__} has no field {short_repr(field)}; {suggestion(field, part.model_fields)}"
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error":
         return f"{field}: {message}" if field else message
-    return f"{part.__name__}.{field}: given {shown(item['input'])}; {message}"
+    return f"{part.__name__}.{field}: given {short_repr(item['input'])}; {message}"

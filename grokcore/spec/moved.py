@@ -67,9 +67,9 @@ def no_such_name(name: str, public: Iterable[str]) -> str:
     """Return the sentence for a name that the package does not have: where it is now, else the nearest public one."""
     if name in MOVED:
         return f"grokcore.{name} is now {MOVED[name]}"
-    from grokcore.spec.base import nearest  # which loads pydantic: not at each import of grokcore
+    from grokcore.spec.base import suggestion  # which loads pydantic: not at each import of grokcore
 
-    return f"grokcore has no {name!r}; {nearest(name, public)}"
+    return f"grokcore has no {name!r}; {suggestion(name, public)}"
 
 
 class MovedModules:

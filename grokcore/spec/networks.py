@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from grokcore.spec.base import Part, shown
+from grokcore.spec.base import FrozenModel, short_repr
 
 Dropout = Field(default=0.0, ge=0, lt=1)
 
 
-class GrokformerConfig(Part):
+class GrokformerConfig(FrozenModel):
     """The two-layer post-LayerNorm transformer with a tied embedding of the source `msu`."""
 
     name: Literal["grokformer"] = "grokformer"
@@ -26,7 +26,7 @@ class GrokformerConfig(Part):
         return _check_heads(self)
 
 
-class PeriodicConfig(Part):
+class PeriodicConfig(FrozenModel):
     """The transformer of the source `periodic`: LayerNorm before each sublayer, in the MLP and before the last layer.
 
     With `norm_first=False` LayerNorms stand after each sum in place of before each sublayer; `affine` gives every
@@ -59,7 +59,7 @@ def _check_heads(config: Any) -> Any:
     return config
 
 
-class DecoderConfig(Part):
+class DecoderConfig(FrozenModel):
     """The causal decoder of the source `power`, which reads x ∘ y = (without `operator_tokens` x y)."""
 
     name: Literal["decoder"] = "decoder"
@@ -75,7 +75,7 @@ class DecoderConfig(Part):
         return _check_heads(self)
 
 
-class EncoderConfig(Part):
+class EncoderConfig(FrozenModel):
     """The transformer encoder of the source `pku`: no mask, read out from the mean over positions or the last one."""
 
     name: Literal["encoder"] = "encoder"
@@ -91,7 +91,7 @@ class EncoderConfig(Part):
         return _check_heads(self)
 
 
-class MLPConfig(Part):
+class MLPConfig(FrozenModel):
     """The multilayer perceptron of the source `pku`: operands one-hot → `d_mlp` → `d_model` → p, ReLU between."""
 
     name: Literal["mlp"] = "mlp"
@@ -99,7 +99,7 @@ class MLPConfig(Part):
     d_model: int = Field(default=128, ge=1, le=4096)
 
 
-class LSTMConfig(Part):
+class LSTMConfig(FrozenModel):
     """The LSTM of the source `pku`: operands one-hot, `n_layers` layers of `d_model` units, read out at the end."""
 
     name: Literal["lstm"] = "lstm"
@@ -107,7 +107,7 @@ class LSTMConfig(Part):
     d_model: int = Field(default=128, ge=1, le=4096)
 
 
-class UserModelConfig(Part):
+class UserModelConfig(FrozenModel):
     """A user's own `nn.Module`, known by its source and arguments; made by `grokcore.user_model`."""
 
     name: Literal["user"] = "user"
@@ -120,7 +120,7 @@ class UserModelConfig(Part):
     @classmethod
     def _is_a_name(cls, name: str) -> str:
         if not name.isidentifier():  # it stands in tables, figures and pages
-            raise ValueError(f"a class has a name of letters, digits and _; given {shown(name)}")
+            raise ValueError(f"a class has a name of letters, digits and _; given {short_repr(name)}")
         return name
 
     @field_validator("source")
@@ -142,7 +142,7 @@ class UserModelConfig(Part):
 ModelConfig = (
     GrokformerConfig | PeriodicConfig | DecoderConfig | EncoderConfig | MLPConfig | LSTMConfig | UserModelConfig
 )
-MODELS: dict[str, type[Part]] = {
+MODELS: dict[str, type[FrozenModel]] = {
     "grokformer": GrokformerConfig,
     "periodic": PeriodicConfig,
     "decoder": DecoderConfig,

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from grokcore.spec.base import MOST_STEPS, Part
+from grokcore.spec.base import MOST_STEPS, FrozenModel
 
 
-class SGD(Part):
+class SGD(FrozenModel):
     """Stochastic gradient descent as in `torch.optim.SGD` (weight decay is added to the gradient)."""
 
     name: Literal["sgd"] = "sgd"
@@ -27,7 +27,7 @@ class SGD(Part):
         return self
 
 
-class RMSprop(Part):
+class RMSprop(FrozenModel):
     """RMSprop as in `torch.optim.RMSprop`; `smoothing` is what torch calls alpha."""
 
     name: Literal["rmsprop"] = "rmsprop"
@@ -43,7 +43,7 @@ class RMSprop(Part):
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Adam(Part):
+class Adam(FrozenModel):
     """Adam as in `torch.optim.Adam` (weight decay is added to the gradient).
 
     The rate rises linearly from `warmup_start` times `lr` over `warmup` steps. `update_noise` adds a Gaussian of that
@@ -60,7 +60,7 @@ class Adam(Part):
     update_noise: float = Field(default=0.0, ge=0)
 
 
-class AdamW(Part):
+class AdamW(FrozenModel):
     """AdamW as in `torch.optim.AdamW` (weight decay acts on the weights, Loshchilov & Hutter 2019).
 
     `decay_to_init` lets it pull the weights towards their initial values instead of zero (Power et al. 2022, 3.3).

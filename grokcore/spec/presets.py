@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from grokcore.spec.base import SpecError, nearest, shown
+from grokcore.spec.base import SpecError, short_repr, suggestion
 from grokcore.spec.networks import DecoderConfig, EncoderConfig, LSTMConfig, MLPConfig, PeriodicConfig
 from grokcore.spec.optimizers import SGD, AdamW
 from grokcore.spec.run import RunSpec, replace
@@ -51,7 +51,7 @@ def pku(network: str = "encoder", alpha: float = 0.4, epochs: int = 2000, **chan
     our choices.
     """
     if not isinstance(network, str) or network not in PKU:
-        raise SpecError(f"unknown network {network!r}; {nearest(network, PKU)}")
+        raise SpecError(f"unknown network {network!r}; {suggestion(network, PKU)}")
     model, optimizer = PKU[network]
     spec = RunSpec(task=Task(operation="x+y"), model=model, alpha=alpha, optimizer=optimizer)
     spec = replace(spec, **changes)
@@ -77,6 +77,6 @@ def pku_sum(n_operands: int = 2, epochs: int = 300, **changes: Any) -> RunSpec:
 def _in_epochs(spec: RunSpec, epochs: int, changes: dict[str, Any]) -> RunSpec:
     """Return a run of so many epochs with a warm-up over ten, unless `changes` gave its steps or warm-up."""
     if not isinstance(epochs, int):
-        raise SpecError(f"epochs = {shown(epochs)} was given; a whole number is expected: use for instance 2000")
+        raise SpecError(f"epochs = {short_repr(epochs)} was given; a whole number is expected: use for instance 2000")
     lengths = {"steps": epochs * spec.steps_per_epoch, "warmup": 10 * spec.steps_per_epoch}
     return replace(spec, **{name: value for name, value in lengths.items() if name not in changes})

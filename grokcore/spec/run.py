@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from grokcore.spec.base import MOST_STEPS, Part, Seed, SpecError, nearest, shown
+from grokcore.spec.base import MOST_STEPS, FrozenModel, Seed, SpecError, short_repr, suggestion
 from grokcore.spec.networks import (
     MODELS,
     GrokformerConfig,
@@ -31,20 +31,20 @@ MODEL_COLUMNS = (
 OPTIMIZER_COLUMNS = ("lr", "weight_decay", "momentum", "warmup")
 
 
-def _by_name(field: str, value: Any, known: dict[str, type[Part]]) -> Any:
+def _by_name(field: str, value: Any, known: dict[str, type[FrozenModel]]) -> Any:
     if isinstance(value, tuple(known.values())):
         return value
     value = {"name": value} if isinstance(value, str) else value
     name = value.get("name") if isinstance(value, dict) else value
     if not isinstance(value, dict) or not isinstance(name, str) or name not in known:
-        close = nearest(name if isinstance(name, str) else "", known)
-        raise SpecError(f"unknown {field} {shown(name)}; {close}")
+        close = suggestion(name if isinstance(name, str) else "", known)
+        raise SpecError(f"unknown {field} {short_repr(name)}; {close}")
     if not all(isinstance(key, str) for key in value):
-        raise SpecError(f"the fields of a {field} have names; given {shown(list(value))}")
+        raise SpecError(f"the fields of a {field} have names; given {short_repr(list(value))}")
     return known[name](**value)
 
 
-class RunSpec(Part):
+class RunSpec(FrozenModel):
     """One training run: task, model, optimizer, and how it is split, batched, seeded and ended.
 
     `alpha` is the fraction of the table that is trained on, `steps` the budget in optimizer steps. `early_stop` ends
@@ -188,7 +188,9 @@ def replace(spec: RunSpec, /, **changes: Any) -> RunSpec:
         parts = (values[name] for name in ("task", "model", "optimizer") if isinstance(values[name], BaseModel))
         fields = [key for part in parts for key in type(part).model_fields if key not in ("name", "module_class")]
         wrong = next(iter(changes))
-        raise SpecError(f"this run has no field {shown(wrong)}; {nearest(wrong, [*RunSpec.model_fields, *fields])}")
+        raise SpecError(
+            f"this run has no field {short_repr(wrong)}; {suggestion(wrong, [*RunSpec.model_fields, *fields])}"
+        )
     return RunSpec(**values)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from grokcore.spec.base import SpecError, shown
+from grokcore.spec.base import SpecError, short_repr
 from grokcore.spec.task import Task
 
 Ints = NDArray[np.int64]
@@ -80,7 +80,7 @@ def operation_from(function: Callable[[int, int], int], p: int, y_min: int = 0) 
     The task is identified by its table alone. Raises SpecError for an answer that is out of range or not an integer.
     """
     if y_min not in (0, 1):
-        raise SpecError(f"y_min = {shown(y_min)} was given; y begins at 0 or at 1")
+        raise SpecError(f"y_min = {short_repr(y_min)} was given; y begins at 0 or at 1")
     rows = []
     for x in range(p):
         row = [0] * y_min + [function(x, y) for y in range(y_min, p)]

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from grokcore.spec.base import Part, nearest, shown
+from grokcore.spec.base import FrozenModel, short_repr, suggestion
 
 ModularOperation = Literal[
     "x+y",
@@ -37,7 +37,7 @@ def is_prime(n: int) -> bool:
     return n > 1 and all(n % divisor for divisor in range(2, math.isqrt(n) + 1))
 
 
-class Task(Part):
+class Task(FrozenModel):
     """The full table of an operation x∘y = c (or x₁+…+x_K = c), from which a run learns a part.
 
     `p` is the modulus (for S₅ the number of permutations, 120); `y_min` the smallest second operand (1 leaves out
@@ -54,7 +54,9 @@ class Task(Part):
     @classmethod
     def _fill(cls, values: Any) -> Any:
         if not isinstance(values, dict):
-            raise ValueError(f"a task is a mapping of its fields, as {{'operation': 'x*y'}}; given {shown(values)}")
+            raise ValueError(
+                f"a task is a mapping of its fields, as {{'operation': 'x*y'}}; given {short_repr(values)}"
+            )
         operation = values.get("operation", "x*y")
         if operation == "x/y":
             values = {"y_min": 1, **values}
@@ -68,7 +70,7 @@ class Task(Part):
     @classmethod
     def _known(cls, operation: str) -> str:
         if operation not in OPERATIONS:
-            raise ValueError(f"unknown operation {shown(operation)}; {nearest(operation, OPERATIONS)}")
+            raise ValueError(f"unknown operation {short_repr(operation)}; {suggestion(operation, OPERATIONS)}")
         return operation
 
     @model_validator(mode="after")
@@ -83,7 +85,7 @@ class Task(Part):
         if operation in PERMUTATION_OPERATIONS and p != N_PERMUTATIONS:
             raise ValueError(f"{operation} acts on the 120 permutations of S5, given p = {p}: leave p out")
         if self.n_operands > 2 and operation != "x+y":
-            raise ValueError(f"n_operands = {self.n_operands} is defined for x+y alone, given {shown(operation)}")
+            raise ValueError(f"n_operands = {self.n_operands} is defined for x+y alone, given {short_repr(operation)}")
         if self.n_rows > MAX_ROWS:
             raise ValueError(
                 f"the table would have {self.n_rows} rows, at most {MAX_ROWS} are possible: lower p or n_operands"

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from grokcore.records.atomic import replacing
+from grokcore.records.atomic import atomic_write
 from grokcore.records.store import RecordError, Store, make_record
 from grokcore.spec.run import RunSpec
 from grokcore.sweeps import worker
@@ -165,7 +165,7 @@ def of_records(store: Store, say: Callable[[str], None]) -> Audit | None:
             made = audit(store, n, int(records[:8], 16), say=say)
             if not made.disagreeing:
                 told = asdict(made)
-                with replacing(file) as path:
+                with atomic_write(file) as path:
                     path.write_text(json.dumps({"sha256": _sum(key, told), "audit": told}, indent=1) + "\n")
         return made
     except ImportError as error:  # a report is made from records without torch as well

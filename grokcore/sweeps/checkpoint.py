@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from grokcore.engine.snapshot import Arrays, Snapshot
-from grokcore.records.atomic import replacing
+from grokcore.records.atomic import atomic_write
 from grokcore.records.store import KEY, RecordError, Store, array_checksum
 
 PLAIN = {"runs": list, "left": list, "step": int, "since": (int, NoneType), "seconds": (int, float), "ended": dict}
@@ -41,7 +41,7 @@ def write(path: Path, snapshot: Snapshot, settings: Mapping[str, Any]) -> None:
     plain = {name: getattr(snapshot, name) for name in PLAIN}
     header = {**plain, "settings": dict(settings), "measures": list(next(iter(snapshot.curves.values()), []))}
     metadata = {KEY.decode(): json.dumps(header), "sha256": _checksum(header, flat)}
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(save(flat, metadata))
 
 
@@ -87,7 +87,7 @@ def clear(store: Store, fresh: Collection[str]) -> None:
                 continue
             warnings.warn(f"{error}: it is removed, and its runs start again", RuntimeWarning, stacklevel=2)
             runs, written = [], 0.0
-        if all((store.saved(run) or 0.0) > written or run in fresh for run in runs):
+        if all((store.saved_at(run) or 0.0) > written or run in fresh for run in runs):
             found.unlink(missing_ok=True)
 
 

@@ -10,11 +10,11 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future,
 from dataclasses import replace
 from typing import TypeVar
 
-from grokcore.spec.base import SpecError, shown
+from grokcore.spec.base import SpecError, short_repr
 from grokcore.sweeps.worker import ENVIRONMENT, Job, Result, train_whole
 
 T = TypeVar("T")
-PATIENCE = 10.0  # seconds without an answer, after which it is said that one is waited for
+NOTICE_AFTER = 10.0  # seconds without an answer, after which it is said that one is waited for
 log = logging.getLogger("grokcore")
 
 
@@ -36,7 +36,7 @@ def workers(executor: Executor | None, jobs: int | None) -> int:
     """
     if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
         raise SpecError(
-            f"jobs = {shown(jobs)} was given; a whole number from 1 on is expected: leave it out for one a core"
+            f"jobs = {short_repr(jobs)} was given; a whole number from 1 on is expected: leave it out for one a core"
         )
     try:
         known = getattr(executor, "workers", 0)
@@ -49,7 +49,7 @@ def ask(executor: Executor, function: Callable[..., T], *given: object) -> T:
     """Return what a call gives in a process of an executor; raises ExecutorError if there is none."""
     try:
         future = _hand(executor, function, *given)
-        if not wait([future], timeout=PATIENCE).done:
+        if not wait([future], timeout=NOTICE_AFTER).done:
             log.warning("waiting for a worker: all are busy, or none is there (with this version of grokcore?)")
         return future.result()
     except (BrokenExecutor, CancelledError) as error:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from grokcore.records.atomic import replacing, unwritable
+from grokcore.records.atomic import atomic_write, unwritable
 
 
 class Reservations:
@@ -90,7 +90,7 @@ class Reservations:
         return found
 
     def _write(self) -> None:
-        with replacing(self.list) as path:
+        with atomic_write(self.list) as path:
             path.write_text(json.dumps(sorted(self.runs)))
 
 

@@ -18,14 +18,14 @@ from concurrent.futures import (
 )
 from functools import partial
 
-from grokcore.spec.base import shown
+from grokcore.spec.base import short_repr
 from grokcore.spec.run import RunSpec
 from grokcore.sweeps import progress
 from grokcore.sweeps.backlog import RETRIES, Backlog, Options
-from grokcore.sweeps.executors import PATIENCE, Given, Local, ask, error_of, is_broken, log, submit, workers
+from grokcore.sweeps.executors import NOTICE_AFTER, Given, Local, ask, error_of, is_broken, log, submit, workers
 from grokcore.sweeps.grouping import cpu_groups, gpu_groups
 from grokcore.sweeps.locks import Reservations
-from grokcore.sweeps.progress import Meter, Watch
+from grokcore.sweeps.progress import ProgressReporter, Watch
 from grokcore.sweeps.worker import CODE, Job, Result, require_code, train_job
 
 
@@ -52,10 +52,10 @@ def device_of(device: object) -> str:
     try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise DeviceError(f"torch has no device {shown(device)} here: use 'cpu', 'cuda' or 'auto'") from None
+        raise DeviceError(f"torch has no device {short_repr(device)} here: use 'cpu', 'cuda' or 'auto'") from None
     kind = torch.device(device).type
     if kind not in ("cpu", "cuda"):
-        raise DeviceError(f"nothing is trained on device {shown(device)}: use 'cpu', 'cuda' or 'auto'")
+        raise DeviceError(f"nothing is trained on device {short_repr(device)}: use 'cpu', 'cuda' or 'auto'")
     return "cpu" if kind == "cpu" else device
 
 
@@ -87,7 +87,7 @@ def train_all(
     that was given takes no more.
     """
     work = Backlog(absent, asked, options, reservations, at_hand, partial(_groups, options))
-    meter = Meter(absent, reservations.progress, watch)
+    meter = ProgressReporter(absent, reservations.progress, watch)
     if options.executor is not None:
         yield from _in_processes(work, Given(options.executor, options.jobs), meter)
     elif options.device != "cpu" or (n := min(workers(None, options.jobs), len(work.waiting))) == 1:
@@ -110,7 +110,7 @@ def _groups(options: Options, specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
     return ask(options.executor, gpu_groups, specs, options.device, options.plain)
 
 
-def _in_this_process(work: Backlog, meter: Meter) -> Iterator[Result]:
+def _in_this_process(work: Backlog, meter: ProgressReporter) -> Iterator[Result]:
     import torch
 
     while work.waiting:
@@ -135,7 +135,7 @@ def _in_this_process(work: Backlog, meter: Meter) -> Iterator[Result]:
         torch.cuda.empty_cache()  # after the error, which holds what did not fit; does nothing without a GPU
 
 
-def _in_processes(work: Backlog, pool: Local | Given, meter: Meter) -> Iterator[Result]:
+def _in_processes(work: Backlog, pool: Local | Given, meter: ProgressReporter) -> Iterator[Result]:
     """Train groups in other processes; if one fails the others go on.
 
     No more than two groups a process are handed over at a time, so that results do not pile up. What a process that
@@ -152,7 +152,7 @@ def _in_processes(work: Backlog, pool: Local | Given, meter: Meter) -> Iterator[
             ended, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
             if ended:
                 latest = time.monotonic()
-            elif time.monotonic() - latest > PATIENCE and pool.deserted():
+            elif time.monotonic() - latest > NOTICE_AFTER and pool.deserted():
                 latest = math.inf  # said once
                 log.warning("no worker is left: waiting for one to join (with this version of grokcore)")
             if any(is_broken(error_of(future)) for future in ended):
@@ -173,7 +173,7 @@ def _in_processes(work: Backlog, pool: Local | Given, meter: Meter) -> Iterator[
         pool.close()
 
 
-def _good(work: Backlog, ended: dict[Future[list[Result]], Job], meter: Meter) -> Iterator[Result]:
+def _good(work: Backlog, ended: dict[Future[list[Result]], Job], meter: ProgressReporter) -> Iterator[Result]:
     for future, job in ended.items():
         if error_of(future) is None:
             results = future.result()

@@ -73,7 +73,7 @@ def note(folder: Path, step: int, rows: Mapping[str, Mapping[str, float]]) -> No
             file.write(json.dumps([step, row["train_accuracy"], row["val_accuracy"]]) + "\n")
 
 
-class Meter:
+class ProgressReporter:
     """Reports the progress of a sweep to its watcher, about once a second, of thousands of runs less often."""
 
     def __init__(self, specs: Sequence[RunSpec], folder: Path, watch: Watch | None) -> None:

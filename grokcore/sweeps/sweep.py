@@ -12,7 +12,7 @@ import pandas as pd
 
 from grokcore.records.atomic import uninterrupted
 from grokcore.records.store import Record, RecordError, Store
-from grokcore.spec.base import SpecError, shown
+from grokcore.spec.base import SpecError, short_repr
 from grokcore.spec.run import RunSpec
 from grokcore.sweeps import checkpoint
 from grokcore.sweeps.backlog import Options
@@ -21,7 +21,7 @@ from grokcore.sweeps.locks import Reservations
 from grokcore.sweeps.pool import device_in, train_all
 from grokcore.sweeps.progress import Watch
 
-PATIENCE = 1.0  # seconds between two looks at what another sweep is doing
+POLL_INTERVAL = 1.0  # seconds between two looks at what another sweep is doing
 SECONDS_PER_FLOP = 1 / 30e9  # of one CPU thread, for an estimate where nothing like the run is recorded
 
 
@@ -89,7 +89,7 @@ def _trained(
     found, said = dict[str, Record](), False
 
     def at_hand(spec: RunSpec) -> bool:
-        return not fresh and store.saved(spec.id) is not None and _kept(store, spec.id, options.keep)
+        return not fresh and store.saved_at(spec.id) is not None and _kept(store, spec.id, options.keep)
 
     store.clear_leftovers()
     checkpoint.clear(store, [spec.id for spec in asked] if fresh else [])
@@ -109,7 +109,7 @@ def _trained(
                     if not said:
                         log.warning(f"{len(others)} runs are left to another sweep on this store: waiting for it")
                     said = True
-                    time.sleep(PATIENCE)
+                    time.sleep(POLL_INTERVAL)
     except KeyboardInterrupt as error:
         n = len(list(store.checkpoints.glob("*.safetensors")))
         error.add_note(f"{len(found)} of {len(absent)} runs are saved, and there are {n} checkpoints to go on from")
@@ -141,7 +141,9 @@ def _by_id(specs: Iterable[RunSpec]) -> dict[str, RunSpec]:
     given = [specs] if isinstance(specs, RunSpec) else list(specs)
     for spec in given:
         if isinstance(specs, RunSpec) or not isinstance(spec, RunSpec):
-            raise SpecError(f"a list of RunSpec is expected, as [grokcore.msu()]; {shown(spec)} was given in its place")
+            raise SpecError(
+                f"a list of RunSpec is expected, as [grokcore.msu()]; {short_repr(spec)} was given in its place"
+            )
     return {spec.id: spec for spec in given}
 
 
@@ -161,7 +163,7 @@ def estimate(specs: Sequence[RunSpec], store: Store | None = None, jobs: int | N
                     raise ValueError(f"its time is {seconds} s")
                 rates.setdefault(_like(spec), []).append(seconds / spec.steps)
             except (KeyError, TypeError, ValueError) as error:
-                what = f"{experiment}.json: run {shown(run)} has no specification and time ({error!r})"
+                what = f"{experiment}.json: run {short_repr(run)} has no specification and time ({error!r})"
                 raise RecordError(f"{what}: restore the file from version control") from None
     seconds = sum(spec.steps * float(np.median(rates.get(_like(spec), [_guess(spec)]))) for spec in specs)
     return seconds / 3600 / max(1, min(jobs or cores(), len(specs)))

@@ -42,7 +42,7 @@ def test_runs_of_one_program_make_their_products_each(spec: RunSpec) -> None:
 
 def test_products_are_made_with_the_shapes_and_layouts_of_the_step() -> None:
     made = matmul_bound.products(Program([SMALL], CPU))
-    below = matmul_bound.Floor(Program([replace(SMALL, alpha=16 / 110)], CPU))
+    below = matmul_bound.MatmulBound(Program([replace(SMALL, alpha=16 / 110)], CPU))
     below.steps(2)
     for product, (_, (a, b, out)) in zip(made, below.operands, strict=True):
         assert (a.shape, b.shape) == product.sizes and (a.stride(), b.stride()) == product.strides
@@ -55,6 +55,6 @@ def test_the_smaller_last_batch_of_an_epoch_has_its_share() -> None:
     program = Program([spec], CPU)
     full, ragged = (sum(each.flops for each in matmul_bound.products(program, step)) for step in (0, 2))
     assert ragged < full
-    below = matmul_bound.Floor(program)
+    below = matmul_bound.MatmulBound(program)
     assert below.flops == pytest.approx((2 * full + ragged) / 3)
     assert sum(share for share, _ in below.operands) == pytest.approx(len(below.operands) / 2)

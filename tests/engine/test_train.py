@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from grokcore.analysis.curves import Outcome, summary
 from grokcore.engine import batches, stepping
 from grokcore.engine.program import Program
-from grokcore.engine.stepping import Inputs, Meter, Step
+from grokcore.engine.stepping import Inputs, Step, StepMeter
 from grokcore.engine.train import Trained, train
 from grokcore.nn.build import build_network, user_model
 from grokcore.records.store import make_record
@@ -335,7 +335,7 @@ def test_captured_steps_with_inputs_drawn_ahead_train_the_same(monkeypatch: pyte
     class Replayed:
         name = "replayed"
 
-        def __init__(self, step: Step, inputs: Inputs, meter: Meter, changing: Any) -> None:
+        def __init__(self, step: Step, inputs: Inputs, meter: StepMeter, changing: Any) -> None:
             self.step, self.meter = step, meter
 
         def take(self, inputs: Inputs, n: int) -> None:

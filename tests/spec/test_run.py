@@ -9,7 +9,7 @@ import torch
 
 from grokcore.engine import batches
 from grokcore.nn.build import build_network
-from grokcore.spec.base import Part
+from grokcore.spec.base import FrozenModel
 from grokcore.spec.networks import (
     DecoderConfig,
     EncoderConfig,
@@ -110,7 +110,7 @@ def test_numbers_that_are_equal_after_reading_give_one_id() -> None:
 
 
 # Another value for every field of every part; a field that is missing here fails the test.
-OTHERS: dict[type[Part], tuple[Any, dict[str, Any]]] = {
+OTHERS: dict[type[FrozenModel], tuple[Any, dict[str, Any]]] = {
     Task: (
         Task(operation="x+y", p=5),
         {"operation": "x-y", "p": 7, "y_min": 1, "n_operands": 3, "table": (SQUARES, {"table": ((0,) * 5,) * 5})},
@@ -171,12 +171,12 @@ OF_RUN = {
 NOT_IDENTITY = {"name", "module_class"}  # the name says which part it is; a class is known by its source
 
 
-def place(part: Part) -> str:
+def place(part: FrozenModel) -> str:
     return "task" if isinstance(part, Task) else "optimizer" if "lr" in type(part).model_fields else "model"
 
 
 @pytest.mark.parametrize("kind", OTHERS, ids=lambda kind: kind.__name__)
-def test_every_field_of_a_part_changes_the_id(kind: type[Part]) -> None:
+def test_every_field_of_a_part_changes_the_id(kind: type[FrozenModel]) -> None:
     base, others = OTHERS[kind]
     assert set(others) == set(kind.model_fields) - NOT_IDENTITY
     changed: Any

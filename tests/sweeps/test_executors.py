@@ -232,8 +232,8 @@ def test_waiting_for_a_worker_is_said(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Both for the first answer and for a result when all workers have left."""
-    monkeypatch.setattr(executors, "PATIENCE", 0.05)
-    monkeypatch.setattr(pool, "PATIENCE", 0.05)
+    monkeypatch.setattr(executors, "NOTICE_AFTER", 0.05)
+    monkeypatch.setattr(pool, "NOTICE_AFTER", 0.05)
 
     class Late(Here):
         workers = 0
