@@ -1,6 +1,6 @@
 """What the top of the package holds, the sizes of its files, and what must work without torch.
 
-Which wing imports from which is held by import-linter (pyproject.toml, `make test`).
+Which subpackage imports from which is checked by import-linter (pyproject.toml, `make test`).
 """
 
 import ast

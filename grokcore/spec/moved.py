@@ -53,6 +53,7 @@ MOVED = {
     "stepping": "grokcore.engine.stepping",
     "store": "grokcore.records.store",
     "style": "grokcore.plots.style and grokcore.spec.names",
+    "sweep": "grokcore.sweeps.sweep",
     "tasks": "grokcore.spec.tables, grokcore.spec.schedule and grokcore.engine.batches",
     "terminal": "grokcore.cli.terminal",
     "timing": "grokcore.bench.timing",

@@ -2,7 +2,7 @@
 
 Every mutant of `mutants.yaml` is applied to a copy of the working tree, and its test runs on that copy. A mutant is
 killed if a test fails while it runs; a package that is not imported or a test that is not collected kills nothing.
-Run some of them by name: `python tests/mutate.py mean-for-sum`. Exit code 1 unless all are killed.
+Run some of them by name: `python tests/tools/mutate.py mean-for-sum`. Exit code 1 unless all are killed.
 """
 
 import argparse
@@ -131,10 +131,10 @@ def try_mutant(root: Path, mutant: Mutant) -> str:
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     """Run the mutants asked for (all, if none is named) and return the exit code."""
     parser = argparse.ArgumentParser(description="Break one thing at a time and see a test go red.")
-    parser.add_argument("names", nargs="*", help="mutants to run (default: all of tests/mutants.yaml)")
+    parser.add_argument("names", nargs="*", help="mutants to run (default: all of tests/tools/mutants.yaml)")
     parser.add_argument("--jobs", type=int, default=2, help="how many at once (default: 2)")
     options = parser.parse_args(arguments)
-    mutants = load(root / "tests" / "mutants.yaml")
+    mutants = load(root / "tests" / "tools" / "mutants.yaml")
     unknown = set(options.names) - {mutant.name for mutant in mutants}
     if unknown:
         parser.error(f"unknown mutants {sorted(unknown)}; known: {', '.join(mutant.name for mutant in mutants)}")
