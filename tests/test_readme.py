@@ -130,7 +130,7 @@ def speed(rows: list[dict[str, Any]]) -> str:
     cores = machine.split(", ")[1]
     return (
         f"{between(rows, 'job_speedup')} times as fast as a plain PyTorch loop, "
-        f"{between(rows, 'job_speedup_vs_two_references')} times as fast as two at once "
+        f"{between(rows, 'job_speedup_vs_two_references')} times as fast as two such loops at once "
         f"({IN_WORDS[len(rows)]} networks, {cores})"
     )
 
