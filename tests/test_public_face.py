@@ -1,4 +1,4 @@
-"""The public names of the package: listed, importable, typed in one place; what has moved or is misspelt is answered."""
+"""The public names of the package are those listed; a misspelt name or a module that has moved is answered."""
 
 import ast
 import importlib

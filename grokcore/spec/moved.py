@@ -23,7 +23,7 @@ MOVED = {
     "claim_weights": "grokcore.claims.statistics.weights",
     "claim_words": "grokcore.claims.wording",
     "cluster": "grokcore.sweeps.dask",
-    "decoders": "grokcore.nn.decoders",
+    "decoders": "grokcore.nn.decoders and grokcore.nn.blocks",
     "execute": "grokcore.report.execute",
     "executors": "grokcore.sweeps.executors",
     "floor": "grokcore.bench.matmul_bound",

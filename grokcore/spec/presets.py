@@ -98,8 +98,8 @@ def pku(network: str = "encoder", alpha: float = 0.4, epochs: int = 2000, **chan
     """Return a run at the settings of the source `pku`.
 
     The source is a report on a programming assignment by Wu, He and Chen. Its settings: x+y mod 97; a transformer
-    encoder, an MLP or an LSTM; AdamW with learning rate 10⁻³, weight decay 0.1, 0.2 or 0.6 and a warm-up from a tenth of
-    that rate. Batches of 512 and a warm-up over 10 epochs (not steps) are our choices.
+    encoder, an MLP or an LSTM; AdamW with learning rate 10⁻³, weight decay 0.1, 0.2 or 0.6 and a warm-up from a tenth
+    of that rate. Batches of 512 and a warm-up over 10 epochs (not steps) are our choices.
 
     Args:
         network: "encoder", "mlp" or "lstm".

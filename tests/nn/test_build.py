@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from grokcore.engine.train import train
-from grokcore.nn import decoders
+from grokcore.nn import blocks, decoders
 from grokcore.nn.build import build_network, user_model
 from grokcore.spec import tables
 from grokcore.spec.base import SpecError
@@ -96,7 +96,7 @@ def test_attention_of_a_position_does_not_see_the_future(queries: int) -> None:
     q, k, v = torch.randn(3, 5, 4, 8, requires_grad=True).unbind()
     for s in range(queries):
         position = 4 - queries + s
-        out = decoders.attention(q[:, 4 - queries :], k, v, n_heads=2)[:, s]
+        out = blocks.attention(q[:, 4 - queries :], k, v, n_heads=2)[:, s]
         by_key, by_value = torch.autograd.grad(out.square().sum(), (k, v), retain_graph=True)
         assert not by_key[:, position + 1 :].any()
         assert (by_value.abs().sum((0, 2)) > 0).tolist() == [t <= position for t in range(4)]
