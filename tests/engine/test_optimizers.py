@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from grokcore.engine import optimizers
 from grokcore.spec.optimizers import SGD, Adam, AdamW, RMSprop
-from grokcore.spec.run import RunSpec
+from grokcore.spec.presets import pku
+from grokcore.spec.run import RunSpec, replace
 
 Optimizer = SGD | RMSprop | Adam | AdamW
 STEPS, SIZE = 20, 6
@@ -116,6 +118,18 @@ def test_first_step_of_a_warm_up_has_learning_rate_zero() -> None:
     lr = optimizers.hyperparameters([RunSpec(optimizer=AdamW(lr=0.5, warmup=10))], 0, 14)["lr"].ravel()
     np.testing.assert_allclose(lr, [0.5 * step / 10 for step in range(11)] + [0.5] * 3, rtol=1e-15)
     assert (optimizers.hyperparameters([RunSpec(optimizer=SGD(lr=0.5))], 0, 3)["lr"] == 0.5).all()
+
+
+def test_warm_up_from_a_tenth_of_the_rate() -> None:
+    spec = replace(pku("mlp", alpha=0.3), warmup=10)
+    lr = optimizers.hyperparameters([spec], 0, 12)["lr"][:, 0, 0]
+    linear = torch.optim.lr_scheduler.LinearLR
+    stepper = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1e-3)
+    schedule = linear(stepper, start_factor=0.1, end_factor=1.0, total_iters=10)
+    for rate in lr:
+        assert rate == pytest.approx(stepper.param_groups[0]["lr"], rel=1e-12)
+        stepper.step()
+        schedule.step()
 
 
 def test_state_starts_at_zero_for_every_moment() -> None:

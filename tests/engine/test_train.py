@@ -150,6 +150,13 @@ def test_weights_are_kept_at_the_steps_asked_and_change_nothing_else() -> None:
     assert len({round(float(norm), 5) for norm in norms}) == 3, "the weights do not move"
 
 
+def test_initial_weights_are_those_of_the_network() -> None:
+    spec = periodic(1, **TINY)
+    weights = alone(spec, keep_weights=[0]).weights[0]
+    for name, value in build_network(spec).state_dict().items():
+        np.testing.assert_array_equal(weights[name], value)
+
+
 def test_weights_of_every_run_of_a_program_are_kept() -> None:
     specs = [periodic(1, **TINY, seed=seed) for seed in range(2)]
     kept = {run.spec.id: run.weights[12] for run in train(specs, keep_weights=[12])}

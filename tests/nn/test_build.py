@@ -166,6 +166,19 @@ def test_declared_scale_invariant_weights_are_those_that_can_be_scaled(changes: 
         torch.testing.assert_close(model(tokens), before, rtol=0, atol=0.01)
 
 
+@pytest.mark.parametrize(
+    ("spec", "number", "total", "squares"),
+    [(msu(), 409472, 600.8973, 14121.569), (periodic(), 419584, 90.43667, 3269.1062)],
+    ids=["msu", "periodic"],
+)
+def test_initial_weights_do_not_change(spec: RunSpec, number: int, total: float, squares: float) -> None:
+    weights = torch.cat([p.detach().flatten().double() for p in build_network(spec).parameters()])
+    assert len(weights) == number
+    # torch may round its normal and uniform numbers differently on another CPU, in the last digits
+    assert weights.sum().item() == pytest.approx(total, rel=1e-5)
+    assert (weights**2).sum().item() == pytest.approx(squares, rel=1e-6)
+
+
 def test_initial_weights_are_a_function_of_their_seed_alone() -> None:
     def flat(spec: RunSpec) -> list[float]:
         return torch.cat([p.detach().flatten() for p in build_network(spec).parameters()]).tolist()

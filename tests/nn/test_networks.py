@@ -10,11 +10,9 @@ from torch.nn import functional as F
 
 from grokcore.nn.build import build_network
 from grokcore.spec import tables
-from grokcore.spec.base import SpecError
 from grokcore.spec.networks import DecoderConfig, EncoderConfig
-from grokcore.spec.optimizers import AdamW
-from grokcore.spec.presets import pku, pku_sum, power
-from grokcore.spec.run import RunSpec, replace
+from grokcore.spec.presets import pku, power
+from grokcore.spec.run import RunSpec
 
 SMALL: dict[str, Any] = {"p": 7, "d_model": 16, "d_mlp": 24, "precision": "float64"}
 BLOCK = {"W_QKV": "self_attn.in_proj_", "W_O": "self_attn.out_proj.", "W_in": "linear1.", "W_out": "linear2."}
@@ -129,40 +127,3 @@ def test_sizes_are_those_of_the_sources() -> None:
     bound = 1 / math.sqrt(128)
     values = build_network(pku("lstm")).get_parameter("layers.1.W_state.weight").detach()
     assert values.abs().max() <= bound and values.std() == pytest.approx(bound / math.sqrt(3), rel=0.02)
-
-
-def test_settings_of_the_sources() -> None:
-    assert power().task.y_min == 1 and power().batch_size == 512 and power(alpha=0.05).batch_size == 232
-    assert power("x+y", alpha=0.05, batch_size=32).batch_size == 32
-    for network, decay in (("encoder", 0.1), ("mlp", 0.2), ("lstm", 0.6)):
-        spec = pku(network, alpha=0.3, epochs=100)
-        assert spec.optimizer == AdamW(
-            weight_decay=decay, warmup=60, warmup_start=0.1, betas=(0.9, 0.99 if network == "lstm" else 0.98)
-        )
-        assert spec.steps == 600
-    assert pku("mlp", steps=77, warmup=5).steps == 77 and pku("mlp", warmup=5).optimizer.warmup == 5
-    sums = {k: pku_sum(k) for k in (2, 3, 4)}
-    assert {k: (s.alpha, s.batch_size, s.n_train) for k, s in sums.items()} == {
-        2: (0.9, 2, 324),
-        3: (0.4, 8, 2743),
-        4: (0.1, 32, 13032),
-    }
-    with pytest.raises(SpecError, match="unknown network 'mpl'; did you mean 'mlp'"):
-        pku("mpl")
-    with pytest.raises(SpecError, match="K = 2, 3 and 4, given 5: give alpha and batch_size too"):
-        pku_sum(5)
-    assert pku_sum(5, p=5, alpha=0.5, batch_size=64).task.n_rows == 3125
-
-
-def test_warm_up_from_a_tenth_of_the_rate() -> None:
-    from grokcore.engine import optimizers
-
-    spec = replace(pku("mlp", alpha=0.3), warmup=10)
-    lr = optimizers.hyperparameters([spec], 0, 12)["lr"][:, 0, 0]
-    linear = torch.optim.lr_scheduler.LinearLR
-    stepper = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1e-3)
-    schedule = linear(stepper, start_factor=0.1, end_factor=1.0, total_iters=10)
-    for rate in lr:
-        assert rate == pytest.approx(stepper.param_groups[0]["lr"], rel=1e-12)
-        stepper.step()
-        schedule.step()
