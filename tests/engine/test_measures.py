@@ -44,10 +44,10 @@ def test_means_over_each_set() -> None:
 
 def test_norms_and_cosine() -> None:
     flat = torch.tensor([[3.0, 4.0, 12.0], [0.0, 5.0, 0.0]], dtype=torch.float64)
-    whole, part = measures.norms(flat, torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64))
-    assert whole.tolist() == [13.0, 5.0] and part.tolist() == [5.0, 5.0]
-    whole, part = measures.norms(flat, None)
-    assert whole.tolist() == [13.0, 5.0] and part.isnan().all()
+    whole, subset = measures.norms(flat, torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64))
+    assert whole.tolist() == [13.0, 5.0] and subset.tolist() == [5.0, 5.0]
+    whole, subset = measures.norms(flat, None)
+    assert whole.tolist() == [13.0, 5.0] and subset.isnan().all()
     a, b = torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0, 2.0], [-3.0, -3.0]])
     np.testing.assert_allclose(measures.cosine(a, b), [0, -1], atol=1e-6)
 
@@ -56,7 +56,7 @@ def by_hand(spec: RunSpec, weights: dict[str, np.ndarray], step: int) -> dict[st
     """Every measure of one mini-batch by torch's autograd on a model that holds these weights."""
     model = build_network(spec)
     model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
-    tokens, labels = (torch.from_numpy(part) for part in tables.table(spec.task))
+    tokens, labels = (torch.from_numpy(column) for column in tables.table(spec.task))
     rows, counts = batches.batches(spec, step, step + 1)
     chosen = rows[0, : counts[0]]
     logits = model(tokens[chosen])
@@ -65,8 +65,8 @@ def by_hand(spec: RunSpec, weights: dict[str, np.ndarray], step: int) -> dict[st
     subset: list[str] = list(model.scale_invariant)  # type: ignore[arg-type]
     gradient = {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
 
-    def norm(parts: dict[str, np.ndarray], names: list[str] | None = None) -> float:
-        return np.sqrt(sum((parts[name] ** 2).sum() for name in names or parts)) if names != [] else np.nan
+    def norm(arrays: dict[str, np.ndarray], names: list[str] | None = None) -> float:
+        return np.sqrt(sum((arrays[name] ** 2).sum() for name in names or arrays)) if names != [] else np.nan
 
     lr, warmup = spec.optimizer.lr, spec.optimizer.warmup
     lr *= min(step / warmup, 1) if warmup else 1
@@ -133,9 +133,9 @@ def test_measures_of_an_evaluation(kind: str) -> None:
         with torch.no_grad():
             log_p = model(torch.from_numpy(tokens)).log_softmax(1).numpy()
         losses, answers = -log_p[np.arange(len(labels)), labels], log_p.argmax(1)
-        for part, rows in (("train", train_rows), ("val", val_rows)):
-            assert at[f"{part}_loss"] == pytest.approx(losses[rows].mean(), rel=1e-10)
-            assert at[f"{part}_accuracy"] == pytest.approx((answers == labels)[rows].mean(), rel=1e-12)
+        for side, rows in (("train", train_rows), ("val", val_rows)):
+            assert at[f"{side}_loss"] == pytest.approx(losses[rows].mean(), rel=1e-10)
+            assert at[f"{side}_accuracy"] == pytest.approx((answers == labels)[rows].mean(), rel=1e-12)
         norms = {name: np.linalg.norm(value) for name, value in weights.items()}
         for name, norm in norms.items():
             assert at[f"norm:{name}"] == pytest.approx(norm, rel=1e-12)

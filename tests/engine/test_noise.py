@@ -44,8 +44,8 @@ def test_noise_is_a_function_of_the_seed_alone(changes: dict[str, Any]) -> None:
         for name, value in run.weights[30].items():
             np.testing.assert_allclose(value, together[spec.id].weights[30][name], rtol=1e-8, atol=1e-9, err_msg=name)
         np.testing.assert_allclose(run.curve["val_loss"], together[spec.id].curve["val_loss"], rtol=1e-8)
-    other = alone(replace(base, noise_seed=99)).curve["train_loss"]
-    assert not np.allclose(other, together[base.id].curve["train_loss"], rtol=1e-4)
+    other_noise = alone(replace(base, noise_seed=99)).curve["train_loss"]
+    assert not np.allclose(other_noise, together[base.id].curve["train_loss"], rtol=1e-4)
     still = replace(base, dropout=0.0, weight_noise=0.0, update_noise=0.0)
     assert not np.allclose(alone(still).curve["train_loss"], together[base.id].curve["train_loss"], rtol=1e-4)
 
@@ -80,7 +80,7 @@ def test_weight_noise_is_in_the_forward_pass_and_not_in_the_weights() -> None:
 
 def test_update_noise_is_scaled_by_the_rate() -> None:
     spec = replace(BASE, update_noise=2.0, lr=0.25, warmup=0)
-    quiet, noisy = (Program([one], CPU) for one in (replace(spec, update_noise=0.0), spec))
+    quiet, noisy = (Program([replace(spec, update_noise=noise)], CPU) for noise in (0.0, 2.0))
     for program in (quiet, noisy):
         program.advance(0, 1)
     added = ((noisy.theta - quiet.theta) / (0.25 * 2.0)).numpy().ravel()
@@ -91,8 +91,8 @@ def test_decay_towards_the_initial_weights() -> None:
     spec = replace(BASE, optimizer="adamw", weight_decay=1.0, decay_to_init=True, lr=0.1, warmup=0)
     plain = replace(spec, decay_to_init=False)
     start = Program([spec], CPU).theta
-    one, two = Program([spec], CPU), Program([plain], CPU)
-    for program in (one, two):
+    to_init, to_zero = Program([spec], CPU), Program([plain], CPU)
+    for program in (to_init, to_zero):
         program.advance(0, 1)
     # the first update is the same; decay pulls by lr·wd = 0.1 to the start in one case and to zero in the other
-    torch.testing.assert_close(one.theta - two.theta, 0.1 * start, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(to_init.theta - to_zero.theta, 0.1 * start, rtol=1e-9, atol=1e-12)

@@ -59,9 +59,9 @@ def periodic_by_hand(
         for t in range(len(x)):
             mixed = np.zeros(len(x[0]))
             for head in range(heads):
-                part = slice(head * width, (head + 1) * width)
-                scores = np.exp([q[t][part] @ k[s][part] / math.sqrt(width) for s in range(t + 1)])
-                mixed[part] = sum(score / scores.sum() * v[s][part] for s, score in enumerate(scores))
+                head_columns = slice(head * width, (head + 1) * width)
+                scores = np.exp([q[t][head_columns] @ k[s][head_columns] / math.sqrt(width) for s in range(t + 1)])
+                mixed[head_columns] = sum(score / scores.sum() * v[s][head_columns] for s, score in enumerate(scores))
             row = after(x[t] + w["O"] @ mixed)
             hidden = np.maximum(w["in"] @ before(row) + b["in"], 0)
             new.append(after(row + w["out"] @ ln(hidden) + b["out"]))
@@ -75,8 +75,8 @@ def periodic_by_hand(
 def test_periodic_transformer_equals_loops_over_positions_and_heads(
     n_operands: int, layernorm: bool, norm_first: bool, share: bool
 ) -> None:
-    norms = {"layernorm": layernorm, "norm_first": norm_first}
-    spec = periodic(**{**TINY, "p": 5}, n_operands=n_operands, **norms, precision="float64")
+    changes = TINY | {"p": 5, "n_operands": n_operands, "layernorm": layernorm, "norm_first": norm_first}
+    spec = periodic(**changes, precision="float64")
     model = build_network(spec)
     with torch.no_grad():  # biases are zero at first and would hide an error
         for name, parameter in model.named_parameters():
@@ -104,7 +104,7 @@ def test_attention_of_a_position_does_not_see_the_future(queries: int) -> None:
 
 @pytest.mark.parametrize("kind", ["grokformer", "periodic"])
 def test_last_position_reads_every_token_in_every_place(kind: str) -> None:
-    base = {**TINY, "p": 5, "operation": "x+y", "n_operands": 3}
+    base = TINY | {"p": 5, "operation": "x+y", "n_operands": 3}
     spec = msu(**base, y_min=0) if kind == "grokformer" else periodic(**base)
     model, tokens = build_network(spec), torch.tensor([[1, 2, 3]])
     with torch.no_grad():
@@ -126,7 +126,7 @@ def test_blocks_of_the_grokformer_start_as_copies_and_those_of_the_periodic_do_n
 def test_grokformer_starts_at_the_loss_of_the_source() -> None:
     """N(0, 1) weights tied to the output give a first loss near 75, far from ln 97 = 4.6."""
     spec = msu()
-    tokens, labels = (torch.from_numpy(part) for part in tables.table(spec.task))
+    tokens, labels = (torch.from_numpy(column) for column in tables.table(spec.task))
     with torch.no_grad():
         logits = build_network(spec)(tokens, share=True)
     assert logits.shape == (9312, 99)
@@ -187,7 +187,7 @@ def test_initial_weights_are_a_function_of_their_seed_alone() -> None:
     state, reference = torch.random.get_rng_state(), flat(msu(**TINY))
     assert torch.equal(torch.random.get_rng_state(), state), "building a network moved torch's own generator"
     torch.manual_seed(2)
-    same = msu(**{**TINY, "steps": 5}, alpha=0.7, lr=0.1, operation="x-y", split_seed=4, batch_seed=5)
+    same = replace(msu(**TINY), steps=5, alpha=0.7, lr=0.1, operation="x-y", split_seed=4, batch_seed=5)
     assert flat(msu(**TINY)) == flat(same) == flat(msu(**TINY, seed=3, init_seed=0)) == reference
     assert flat(msu(**TINY, seed=1)) == flat(msu(**TINY, init_seed=1)) != reference
     assert torch.tensor(flat(msu(**TINY, precision="float64"))).tolist() == reference
@@ -269,10 +269,10 @@ def test_bad_user_modules_are_refused() -> None:
     assert read.id == user_run().id
     with pytest.raises(SpecError, match=r"'Pairs'.* record.*user_model\(Pairs"):
         build_network(read)
-    made: dict[str, Any] = {}
-    exec("from torch import nn\nclass Made(nn.Module): pass", made)
+    namespace: dict[str, Any] = {}
+    exec("from torch import nn\nclass Made(nn.Module): pass", namespace)
     with pytest.raises(SpecError, match="source of .*Made.* cannot be read"):
-        user_model(made["Made"])
+        user_model(namespace["Made"])
 
 
 class Attends(nn.Module):
@@ -306,4 +306,4 @@ def test_models_are_made_from_their_configuration() -> None:
     config = PeriodicConfig(d_model=8, n_layers=1, layernorm=False)
     model = decoders.PeriodicTransformer(config, task)
     assert model(torch.zeros(2, 3, dtype=torch.long)).shape == (2, 5)
-    assert not any(isinstance(part, nn.LayerNorm) for part in model.modules())
+    assert not any(isinstance(module, nn.LayerNorm) for module in model.modules())

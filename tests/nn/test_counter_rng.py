@@ -24,12 +24,10 @@ def test_uniform_numbers_are_uniform_and_independent() -> None:
 
 
 @pytest.mark.parametrize("other", [(12346, 3), (12345, 4), (0, 0), (2**32 - 1, 3)])
-def test_other_keys_and_places_give_other_numbers(other: tuple[int, int]) -> None:
-    one, two = (
-        counter_rng.uniform(key(12345), 3, (20_000,)).numpy(),
-        counter_rng.uniform(key(other[0]), other[1], (20_000,)).numpy(),
-    )
-    assert abs(np.corrcoef(one, two)[0, 1]) < 0.03 and np.mean(one == two) < 0.001
+def test_other_keys_and_streams_give_other_numbers(other: tuple[int, int]) -> None:
+    draws = counter_rng.uniform(key(12345), 3, (20_000,)).numpy()
+    other_draws = counter_rng.uniform(key(other[0]), other[1], (20_000,)).numpy()
+    assert abs(np.corrcoef(draws, other_draws)[0, 1]) < 0.03 and np.mean(draws == other_draws) < 0.001
 
 
 def test_normal_numbers_are_normal() -> None:
@@ -39,9 +37,9 @@ def test_normal_numbers_are_normal() -> None:
 
 def test_numbers_do_not_depend_on_what_is_drawn_beside_them() -> None:
     keys = torch.tensor([5, 6, 2**32 - 1])
-    together = vmap(lambda one: counter_rng.uniform(one, 2, (3, 4)))(keys)
-    for each, one in zip(keys, together, strict=True):
-        assert torch.equal(counter_rng.uniform(each, 2, (3, 4)), one)
+    together = vmap(lambda run_key: counter_rng.uniform(run_key, 2, (3, 4)))(keys)
+    for run_key, draws in zip(keys, together, strict=True):
+        assert torch.equal(counter_rng.uniform(run_key, 2, (3, 4)), draws)
     assert torch.equal(counter_rng.uniform(key(5), 2, (6, 4))[:3], together[0])  # nor on the examples after them
 
 

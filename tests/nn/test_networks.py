@@ -19,11 +19,11 @@ BLOCK = {"W_QKV": "self_attn.in_proj_", "W_O": "self_attn.out_proj.", "W_in": "l
 BLOCK |= {"norm_1": "norm1.", "norm_2": "norm2."}
 
 
-def close(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+def close(logits: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(logits, expected, rtol=1e-11, atol=1e-11)
 
 
-def made(spec: RunSpec) -> tuple[nn.Module, Tensor]:
+def network_and_tokens(spec: RunSpec) -> tuple[nn.Module, Tensor]:
     return build_network(spec), torch.from_numpy(tables.table(spec.task)[0])
 
 
@@ -49,17 +49,17 @@ def torch_encoder(model: nn.Module, spec: RunSpec) -> nn.TransformerEncoder:
 @pytest.mark.parametrize("marks", [True, False])
 def test_decoder_equals_torchs_encoder_with_a_causal_mask(n_operands: int, marks: bool) -> None:
     spec = power("x+y", **SMALL, n_operands=n_operands, operator_tokens=marks, n_layers=2)
-    model, tokens = made(spec)
-    said = tokens
+    model, tokens = network_and_tokens(spec)
+    read_tokens = tokens
     if marks:  # x ∘ y = with ∘ token 7 and = token 8
-        said = torch.stack([tokens, torch.full_like(tokens, 7)], 2).flatten(1)
-        said[:, -1] = 8
-    place, half = torch.arange(said.shape[1])[:, None].double(), torch.arange(8).double()
-    angle = place / 10_000 ** (2 * half / 16)
-    positions = torch.zeros(said.shape[1], 16, dtype=torch.float64)
+        read_tokens = torch.stack([tokens, torch.full_like(tokens, 7)], 2).flatten(1)
+        read_tokens[:, -1] = 8
+    position, half = torch.arange(read_tokens.shape[1])[:, None].double(), torch.arange(8).double()
+    angle = position / 10_000 ** (2 * half / 16)
+    positions = torch.zeros(read_tokens.shape[1], 16, dtype=torch.float64)
     positions[:, 0::2], positions[:, 1::2] = angle.sin(), angle.cos()
-    x = model.get_parameter("W_E")[said] + positions
-    mask = nn.Transformer.generate_square_subsequent_mask(said.shape[1], dtype=torch.float64)
+    x = model.get_parameter("W_E")[read_tokens] + positions
+    mask = nn.Transformer.generate_square_subsequent_mask(read_tokens.shape[1], dtype=torch.float64)
     expected = torch_encoder(model, spec)(x, mask=mask)[:, -1] @ model.get_parameter("W_U.weight").T
     close(model(tokens), expected)
     close(model(tokens, share=True), expected)
@@ -68,7 +68,7 @@ def test_decoder_equals_torchs_encoder_with_a_causal_mask(n_operands: int, marks
 @pytest.mark.parametrize("readout", ["mean", "last"])
 def test_encoder_equals_torchs_encoder(readout: str) -> None:
     spec = pku("encoder", **SMALL, n_operands=3, readout=readout)
-    model, tokens = made(spec)
+    model, tokens = network_and_tokens(spec)
     weight, bias = (model.get_parameter(f"W_E.{kind}") for kind in ("weight", "bias"))
     x = F.one_hot(tokens, 7).double() @ weight.T + bias + model.get_parameter("W_pos")
     out = torch_encoder(model, spec)(x)
@@ -80,7 +80,7 @@ def test_encoder_equals_torchs_encoder(readout: str) -> None:
 @pytest.mark.parametrize("n_operands", [2, 4])
 def test_mlp_equals_torchs_layers(n_operands: int) -> None:
     spec = pku("mlp", **SMALL, n_operands=n_operands)
-    model, tokens = made(spec)
+    model, tokens = network_and_tokens(spec)
     plain = nn.Sequential(
         nn.Linear(7 * n_operands, 24), nn.ReLU(), nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 7)
     ).double()
@@ -95,7 +95,7 @@ def test_mlp_equals_torchs_layers(n_operands: int) -> None:
 @pytest.mark.parametrize("n_layers", [1, 2])
 def test_lstm_equals_torchs_lstm(n_layers: int) -> None:
     spec = pku("lstm", p=7, d_model=16, precision="float64", n_operands=3, n_layers=n_layers)
-    model, tokens = made(spec)
+    model, tokens = network_and_tokens(spec)
     plain = nn.LSTM(7, 16, n_layers, batch_first=True, dtype=torch.float64)
     names = {"ih": "W_input", "hh": "W_state"}
     plain.load_state_dict(

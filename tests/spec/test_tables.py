@@ -134,13 +134,13 @@ def test_row_counts_and_ranges_of_the_sources(spec: RunSpec, rows: int, n_train:
 
 
 def test_operation_from_a_function_and_from_a_table_are_the_same_task() -> None:
-    made = tables.operation_from(lambda x, y: (x * x + 3 * y) % 5, 5)
-    given = Task(operation="custom", table=tuple(tuple((x * x + 3 * y) % 5 for y in range(5)) for x in range(5)))
-    assert made == given and RunSpec(task=made).id == RunSpec(task=given).id
-    assert tables.table(made)[1].tolist() == [(x * x + 3 * y) % 5 for x in range(5) for y in range(5)]
-    other = tables.operation_from(lambda x, y: (x * x + 3 * y + (x == y == 4)) % 5, 5)
-    assert RunSpec(task=other).id != RunSpec(task=made).id
-    assert replace(msu(p=5), task=made).columns()["operation"] != replace(msu(p=5), task=other).columns()["operation"]
+    task = tables.operation_from(lambda x, y: (x * x + 3 * y) % 5, 5)
+    by_table = Task(operation="custom", table=tuple(tuple((x * x + 3 * y) % 5 for y in range(5)) for x in range(5)))
+    assert task == by_table and RunSpec(task=task).id == RunSpec(task=by_table).id
+    assert tables.table(task)[1].tolist() == [(x * x + 3 * y) % 5 for x in range(5) for y in range(5)]
+    changed = tables.operation_from(lambda x, y: (x * x + 3 * y + (x == y == 4)) % 5, 5)
+    assert RunSpec(task=changed).id != RunSpec(task=task).id
+    assert replace(msu(p=5), task=task).columns()["operation"] != replace(msu(p=5), task=changed).columns()["operation"]
 
 
 def test_operation_from_refuses_a_table_that_begins_elsewhere() -> None:
