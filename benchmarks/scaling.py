@@ -75,7 +75,8 @@ def of_a_sweep(folder: Path, records: list[Record], say: Callable[[str, float, s
         taken = timed(lambda: [(reservations.take([spec.id]), reservations.release([spec.id])) for spec in specs[:200]])
     say("reserved and released", taken / min(len(specs), 200) * 1e3, "ms")
     snapshots: list[snapshot.Snapshot] = []
-    list(train([gc.replace(specs[0], steps=5)], checkpoint=lambda take: snapshots.append(take())))
+    save = snapshot.Checkpoints(save=lambda take: snapshots.append(take()))
+    list(train([gc.replace(specs[0], steps=5)], checkpoints=save))
     checkpoint.write(folder / "x.safetensors", snapshots[-1], {})
     say("size of a checkpoint", (folder / "x.safetensors").stat().st_size / 1e6, "MB")
 

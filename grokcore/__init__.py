@@ -6,11 +6,9 @@ names is `__init__.pyi`. Each is imported when it is first used, so that a repor
 
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
-import lazy_loader
-
-from grokcore.spec.moved import MovedModules, no_such_name
+from grokcore.spec.moved import MovedModules
+from grokcore.spec.public_names import attach_stub
 
 try:
     __version__ = version("grokcore")
@@ -18,11 +16,4 @@ except PackageNotFoundError:  # imported from a source tree that is not installe
     __version__ = "0.1.0"
 
 sys.meta_path.append(MovedModules)  # asked last: `import grokcore.cluster` fails with the name of the new module
-_lazy_attribute, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used; raises AttributeError with the nearest name for any other."""
-    if name in __all__ or name.startswith("_"):
-        return _lazy_attribute(name)
-    raise AttributeError(no_such_name(name, __all__))
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

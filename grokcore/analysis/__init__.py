@@ -1,5 +1,5 @@
 """From curves and weights to one row a run: `gc.analysis`. Its public names are listed in `__init__.pyi`."""
 
-import lazy_loader
+from grokcore.spec.public_names import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -1,1 +1,1 @@
-"""R runs trained as one program."""
+"""R runs trained as one program. Read `train` first, then `program`, `batches`, `optimizers` and `stepping`."""

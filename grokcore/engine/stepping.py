@@ -1,8 +1,7 @@
-"""What a step takes and gives, and how it is launched: as it is, compiled for a CPU, or as a CUDA graph.
+"""What a step takes and returns, and how it is launched: as it is, compiled for a CPU, or as a CUDA graph.
 
-Both graphs take the very step of the program, so that there is one text of it. Compiled by TorchInductor, its
-operations are fused into few passes over memory and launched without Python; a CUDA graph launches at once whatever
-it consists of.
+Both graphs are made of `Program.step`, so that the step is written once. Compiled by TorchInductor, its operations are
+fused into few passes over memory and launched without Python; a CUDA graph launches all its kernels at once.
 """
 
 from __future__ import annotations
@@ -18,8 +17,14 @@ from torch import Tensor
 
 COMPILE_FROM = 5_000  # steps left from which compiling pays: it takes 10 to 40 s at first, some 4 s from torch's cache
 STEP_MEASURES = (
-    *("batch_loss", "batch_accuracy", "grad_norm", "step_weight_norm"),
-    *("effective_grad", "effective_lr", "effective_grad_si", "effective_lr_si"),
+    "batch_loss",
+    "batch_accuracy",
+    "grad_norm",
+    "step_weight_norm",
+    "effective_grad",
+    "effective_lr",
+    "effective_grad_si",
+    "effective_lr_si",
 )
 
 Step = Callable[[Tensor, Tensor, Tensor, dict[str, Tensor]], Tensor]  # rows, weight, keys, scalars -> measures [M, R]
@@ -27,17 +32,26 @@ Step = Callable[[Tensor, Tensor, Tensor, dict[str, Tensor]], Tensor]  # rows, we
 
 @dataclass
 class Inputs:
-    """What K steps of R runs take, on the device: batches of N rows, random keys, and the optimizer's H scalars."""
+    """What K steps of R runs take, on the device: batches of N rows, random keys, and the optimizer's H scalars.
 
-    rows: Tensor  # [K, R, N]
-    weight: Tensor  # [K, R, N]: 1/(examples that count), 0 for padding
-    keys: Tensor  # [K, R]: of the random numbers of a step (dropout, noise), 0 where there are none
-    scalars: Tensor  # [K, H, R, 1]
-    names: list[str]  # of the H scalars
-    widths: list[int]  # [K]: examples of the largest batch among the runs; no run needs more
+    Attributes:
+        rows: row numbers `[K, R, N]`.
+        weight: `[K, R, N]`, 1/(examples that count) for these examples and 0 for padding.
+        keys: keys `[K, R]` of the random numbers of each step (dropout, noise), 0 where there are none.
+        scalars: scalars of the optimizer, `[K, H, R, 1]`.
+        names: names of the H scalars.
+        widths: number of examples of the largest batch among the runs, one entry for each of the K steps.
+    """
+
+    rows: Tensor
+    weight: Tensor
+    keys: Tensor
+    scalars: Tensor
+    names: list[str]
+    widths: list[int]
 
     def at(self, k: int, width: int | None = None) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """Return rows, weight, keys and scalars of one step, cut to `width` examples."""
+        """Return rows and weight `[R, width]`, keys `[R]` and scalars `[R, 1]` by name of step k of these."""
         return self.rows[k, :, :width], self.weight[k, :, :width], self.keys[k], self.named(self.scalars[k])
 
     def named(self, scalars: Tensor) -> dict[str, Tensor]:
@@ -46,7 +60,7 @@ class Inputs:
 
 
 class StepMeter:
-    """Mean, minimum and maximum over steps of measures `[M, R]`, kept on the device until they are read."""
+    """Mean, minimum and maximum over steps of the M `STEP_MEASURES`, kept on the device until they are read."""
 
     def __init__(self, n_runs: int, device: torch.device) -> None:
         shape = (len(STEP_MEASURES), n_runs)
@@ -55,7 +69,7 @@ class StepMeter:
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what `add` changes."""
+        """The tensors that `add` changes in place."""
         return self.sum, self.low, self.high
 
     def reset(self) -> None:
@@ -66,7 +80,10 @@ class StepMeter:
         self.high.fill_(-torch.inf)
 
     def add(self, values: Tensor) -> None:
-        """Take in the measures of one step; who calls counts the steps, since a graph runs this without Python."""
+        """Add the measures `[M, R]` of one step.
+
+        The caller raises `count`, since a CUDA graph runs this without Python.
+        """
         self.sum += values
         torch.minimum(self.low, values, out=self.low)
         torch.maximum(self.high, values, out=self.high)
@@ -76,19 +93,27 @@ class StepMeter:
         values = torch.stack([self.sum / max(self.count, 1), self.low, self.high]).cpu().numpy()
         values = values if self.count else np.full_like(values, np.nan)
         self.reset()
-        kinds = enumerate(("mean", "min", "max"))
-        return {f"{name}_{kind}": values[i, m] for i, kind in kinds for m, name in enumerate(STEP_MEASURES)}
+        statistics = enumerate(("mean", "min", "max"))
+        return {f"{name}_{kind}": values[i, m] for i, kind in statistics for m, name in enumerate(STEP_MEASURES)}
 
 
 def graph_of(
     step: Step, inputs: Inputs, meter: StepMeter, changing: Sequence[Tensor], captures: bool, steps_left: int
 ) -> StepGraph | None:
-    """Return the graph to take the steps of a program with, or None where there is none or it would not pay.
+    """Return the graph with which the steps of a program are taken, or None if there is none or it would not pay.
 
-    `changing` is what the step changes in place.
+    It warns if the step cannot be compiled (no C++ compiler, or a network that torch cannot trace).
 
-    Warns where the step cannot be compiled (no C++ compiler, or a network that torch cannot trace) and raises
-    RuntimeError where it cannot be captured.
+    Args:
+        step: the step of the program.
+        inputs: the inputs of its next steps; they are not consumed.
+        meter: where the measures of the steps go.
+        changing: the tensors that the step changes in place.
+        captures: whether the step is captured as a CUDA graph.
+        steps_left: steps until the end of the budget.
+
+    Raises:
+        RuntimeError: if the step cannot be captured.
     """
     if captures:
         return CapturedStep(step, inputs, meter, changing)
@@ -96,7 +121,7 @@ def graph_of(
         return None
     try:
         return CompiledStep(step, inputs, meter, changing)
-    except Exception as error:  # from any part of a compiler; what is wrong with the network the plain step will show
+    except Exception as error:  # from any part of a compiler; if the network is at fault, the plain step will show it
         reason = (str(error).strip().splitlines() or [""])[0]
         message = f"the step is not compiled and will be slower: {type(error).__name__}: {reason}"
         warnings.warn(message, RuntimeWarning, stacklevel=2)
@@ -105,7 +130,7 @@ def graph_of(
 
 @contextlib.contextmanager
 def _restored(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Undo what steps taken in the block change."""
+    """Restore tensors at the end of the block, whatever steps taken in it change."""
     saved = [tensor.clone() for tensor in tensors]
     try:
         yield
@@ -115,8 +140,10 @@ def _restored(tensors: Sequence[Tensor]) -> Iterator[None]:
 
 
 class CompiledStep:
-    """The step compiled for a CPU. A single run is compiled for batches of any size, several for their full width,
-    with weight 0 where a smaller one ends.
+    """The step compiled for a CPU.
+
+    A single run is compiled for batches of any size, several for their full width, with weight 0 where a smaller batch
+    ends.
     """
 
     name = "compiled"
@@ -125,11 +152,11 @@ class CompiledStep:
         self.step, self.meter = torch.compile(step, fullgraph=True), meter
         with _restored([*changing, *meter.tensors]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the compiler's own, on import and on what it leaves unfused
-            # always for the full width, so that what is compiled does not hang on the step at which it is
+            # always for the full width, so that the compiled code does not depend on the step at which it is made
             self.take(replace(inputs, widths=[inputs.rows.shape[2]]), 1)
 
     def take(self, inputs: Inputs, n: int) -> None:
-        """Take the first n steps of the inputs; their measures go to the meter."""
+        """Take the first n steps of the inputs and add their measures to the meter."""
         from torch._dynamo import config as dynamo  # both take seconds to import
         from torch._inductor import config as inductor
 
@@ -147,17 +174,19 @@ class CompiledStep:
 
 
 class CapturedStep:
-    """The step as a CUDA graph, on inputs at a fixed place. Batches have their full width here, with weight 0 where a
-    smaller one ends.
+    """The step as a CUDA graph, which reads its inputs from fixed addresses.
 
-    Raises RuntimeError for a network that waits for the host in its forward pass.
+    Batches have their full width, with weight 0 where a smaller one ends.
+
+    Raises:
+        RuntimeError: for a network that waits for the host in its forward pass.
     """
 
     name = "CUDA graph"
 
     def __init__(self, step: Step, inputs: Inputs, meter: StepMeter, changing: Sequence[Tensor]) -> None:
         self.step, self.meter = step, meter
-        self.fixed = [part[0].clone() for part in self._parts(inputs)]
+        self.fixed = [tensor[0].clone() for tensor in self._input_tensors(inputs)]
         with torch.cuda.device(inputs.rows.device), _restored([*changing, *meter.tensors]):
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
@@ -178,7 +207,7 @@ class CapturedStep:
                     f"the step cannot be captured as a CUDA graph: train with plain=True ({error})"
                 ) from error
 
-    def _parts(self, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _input_tensors(self, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return inputs.rows, inputs.weight, inputs.keys, inputs.scalars
 
     def _step(self, inputs: Inputs) -> None:
@@ -186,10 +215,10 @@ class CapturedStep:
         self.meter.add(self.step(rows, weight, keys, inputs.named(scalars)))
 
     def take(self, inputs: Inputs, n: int) -> None:
-        """Take the first n steps of the inputs; their measures go to the meter."""
+        """Take the first n steps of the inputs and add their measures to the meter."""
         for k in range(n):
-            for fixed, part in zip(self.fixed, self._parts(inputs), strict=True):
-                fixed.copy_(part[k])
+            for fixed, tensor in zip(self.fixed, self._input_tensors(inputs), strict=True):
+                fixed.copy_(tensor[k])
             self.graph.replay()
 
 

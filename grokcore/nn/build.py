@@ -1,4 +1,8 @@
-"""The network of a run: one of the sources' or a user's own module, initialised from the run's seed."""
+"""The network of a run: one of the sources' or a user's own module, initialised from the run's seed.
+
+The networks of the sources are in `decoders` and `pku`, built of `blocks`. `grokcore.engine.program` trains R of them
+at once.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +22,33 @@ from grokcore.spec.networks import UserModelConfig
 from grokcore.spec.run import RunSpec
 
 NETWORKS: dict[str, Callable[[Any, Any], nn.Module]] = {
-    **{"grokformer": Grokformer, "periodic": PeriodicTransformer, "decoder": Decoder},
-    **{"encoder": Encoder, "mlp": MLP, "lstm": LSTM},
+    "grokformer": Grokformer,
+    "periodic": PeriodicTransformer,
+    "decoder": Decoder,
+    "encoder": Encoder,
+    "mlp": MLP,
+    "lstm": LSTM,
 }
 
 
 def user_model(module_class: type[nn.Module], **arguments: Any) -> UserModelConfig:
-    """Return the specification of a user's module: `module_class(**arguments)`, tokens `[N, T]` to logits `[N, V ≥ p]`.
+    """Return the specification of a user's own network, to be the `model` of a run.
 
-    It may be defined in a notebook cell. Its identity is its source and its arguments, which have to be plain JSON
-    values. Raises SpecError if the source cannot be read.
+    The network is known by the source of its class and by its arguments: a change of either makes another run.
+
+    Args:
+        module_class: a class of modules that map tokens `[N, T]` (int64) to logits `[N, V]` with V ≥ p. It may be
+            defined in a file or in a notebook cell.
+        **arguments: keyword arguments of the class, plain JSON values.
+
+    Raises:
+        SpecError: if the source of the class cannot be read, or an argument is no plain JSON value.
+
+    Example:
+        >>> from grokcore.spec.presets import msu
+        >>> model = user_model(nn.EmbeddingBag, num_embeddings=97, embedding_dim=97)  # logits: a mean of embeddings
+        >>> build_network(msu(model=model, weight_decay=0.1))
+        EmbeddingBag(97, 97, mode='mean')
     """
     try:
         source = inspect.getsource(module_class)
@@ -41,35 +62,44 @@ def user_model(module_class: type[nn.Module], **arguments: Any) -> UserModelConf
 
 
 def build_network(spec: RunSpec) -> nn.Module:
-    """Return the initialised network of a run on the CPU: a function of the run's initialisation seed alone.
+    """Return the initialised network of a run, on the CPU: a function of the run's initialisation seed alone.
 
-    Raises SpecError for a user's module whose class is not at hand or which draws random numbers in training
-    (dropout).
+    Args:
+        spec: the run.
+
+    Returns:
+        A module that maps tokens `[N, T]` to logits `[N, V]`, in the precision of the run.
+
+    Raises:
+        SpecError: for a user's network whose class is not known (the run was read from a record), whose logits have
+            another shape, or which draws random numbers in training (dropout).
     """
     config = spec.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.derived_seed("init"))
         if not isinstance(config, UserModelConfig):
-            model = NETWORKS[config.name](config, spec.task)
+            network = NETWORKS[config.name](config, spec.task)
         elif config.module_class is None:
             raise SpecError(
-                f"the class of model {config.class_name!r} is not at hand (the run was read from a record): "
+                f"the class of model {config.class_name!r} is not known (the run was read from a record): "
                 f"give grokcore.user_model({config.class_name}, …)"
             )
         else:
-            model = config.module_class(**config.arguments)
-            _check_user_model(model, spec)
-    return model.to(getattr(torch, spec.precision))
+            network = config.module_class(**config.arguments)
+            _check_user_model(network, spec)
+    return network.to(getattr(torch, spec.precision))
 
 
 @torch.no_grad()
-def _check_user_model(model: nn.Module, spec: RunSpec) -> None:
-    """Try a copy of a user's module on some rows: logits `[N, V ≥ p]`, and the same again for the same rows."""
+def _check_user_model(network: nn.Module, spec: RunSpec) -> None:
+    """Check on some rows that a user's network gives logits `[N, V ≥ p]`, and the same ones for the same rows."""
     tokens = torch.from_numpy(tables.table(spec.task)[0][:64])
-    trial = copy.deepcopy(model)
-    first, again = trial(tokens), trial(tokens)
-    if first.ndim != 2 or first.shape[0] != len(tokens) or first.shape[1] < spec.task.p:
-        given, wanted = list(first.shape), f"[{len(tokens)}, {spec.task.p} or more]"
-        raise SpecError(f"the module maps tokens {list(tokens.shape)} to {given}; logits have the shape {wanted}")
-    if not torch.equal(first, again):
+    trial = copy.deepcopy(network)
+    logits, repeated = trial(tokens), trial(tokens)
+    if logits.ndim != 2 or logits.shape[0] != len(tokens) or logits.shape[1] < spec.task.p:
+        raise SpecError(
+            f"the module maps tokens {list(tokens.shape)} to {list(logits.shape)}; "
+            f"logits have the shape [{len(tokens)}, {spec.task.p} or more]"
+        )
+    if not torch.equal(logits, repeated):
         raise SpecError("the module draws random numbers (dropout?), unknown to the seed: set p=0 or leave it out")

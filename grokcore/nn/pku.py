@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from grokcore.nn.blocks import PostNormBlock, run_blocks
 from grokcore.nn.counter_rng import dropout
-from grokcore.nn.decoders import GrokformerBlock, run_blocks
 from grokcore.spec.networks import EncoderConfig, LSTMConfig, MLPConfig
 from grokcore.spec.task import Task
 
@@ -21,8 +21,8 @@ class Encoder(nn.Module):
     """A transformer encoder: blocks as `torch.nn.TransformerEncoderLayer`, no mask, learned positions, an output layer.
 
     Embedding, positions and output are drawn as `torch.nn.Linear` draws weights. The source names width, heads and
-    layers; post-LayerNorm, ReLU, four times the width in the MLP, positions and the mean as read-out are our choices.
-    With `key` (int64, see `noise`) dropout is applied as in `torch.nn.TransformerEncoderLayer`.
+    layers. LayerNorm after each sum, ReLU, four times the width in the MLP, positions and the mean as read-out are our
+    choices.
     """
 
     def __init__(self, config: EncoderConfig, task: Task) -> None:
@@ -31,11 +31,14 @@ class Encoder(nn.Module):
         self.n_heads, self.dropout, self.readout = config.n_heads, config.dropout, config.readout
         self.W_E = nn.Linear(task.p, d)
         self.W_pos = nn.Parameter(torch.empty(task.n_operands, d).uniform_(-1, 1) / math.sqrt(task.p))
-        self.blocks = nn.ModuleList(GrokformerBlock(d, config.d_mlp) for _ in range(config.n_layers))
+        self.blocks = nn.ModuleList(PostNormBlock(d, config.d_mlp) for _ in range(config.n_layers))
         self.W_U = nn.Linear(d, task.p)
 
     def forward(self, tokens: Tensor, key: Tensor | None = None) -> Tensor:
-        """Map tokens `[N, T]` to logits `[N, p]`."""
+        """Return logits `[N, p]` of tokens `[N, T]`.
+
+        With a `key` (scalar int64, see `counter_rng`) dropout is applied as in `torch.nn.TransformerEncoderLayer`.
+        """
         drop = dropout(key, self.dropout)
         x = self.W_E.weight.T[tokens] + self.W_E.bias + self.W_pos
         x = run_blocks(self.blocks, x, self.n_heads, causal=False, drop=drop)
@@ -53,7 +56,7 @@ class MLP(nn.Module):
         self.W_out = nn.Linear(config.d_model, task.p)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens `[N, T]` to logits `[N, p]`."""
+        """Return logits `[N, p]` of tokens `[N, T]`."""
         one_hot = (tokens[..., None] == torch.arange(self.p, device=tokens.device)).flatten(1).to(self.W_in.weight)
         return self.W_out(F.relu(self.W_hidden(F.relu(self.W_in(one_hot)))))
 
@@ -67,18 +70,27 @@ class LSTMLayer(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -1 / math.sqrt(d), 1 / math.sqrt(d))
 
-    def forward(self, given: Tensor, state: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the next state and cell `[N, D]` from what the input adds to the gates `[N, 4D]`, state and cell."""
-        gates = given + self.W_state(state)
-        i, f, g, o = gates.chunk(4, dim=-1)
-        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
-        return o.sigmoid() * cell.tanh(), cell
+    def forward(self, projected: Tensor, state: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the next state and cell, each `[N, D]`.
+
+        Args:
+            projected: what the input adds to the gates, `[N, 4D]`.
+            state: state before, `[N, D]`.
+            cell: cell before, `[N, D]`.
+        """
+        input_gate, forget_gate, update, output_gate = (projected + self.W_state(state)).chunk(4, dim=-1)
+        cell = forget_gate.sigmoid() * cell + input_gate.sigmoid() * update.tanh()
+        return output_gate.sigmoid() * cell.tanh(), cell
 
 
 class LSTM(nn.Module):
-    """An LSTM as `torch.nn.LSTM`, of operations that `torch.func.vmap` lifts, and an output layer on its last state.
+    """An LSTM as `torch.nn.LSTM` and an output layer on its last state.
 
-    The states after the first operand depend on it alone: with `share` they are computed once a token.
+    It is made of operations that `torch.func.vmap` lifts. The states after the first operand depend on it alone: with
+    `share` they are computed once for each token of the vocabulary instead of once for each example.
+
+    Attributes:
+        shares_first_token: `forward` takes `share`.
     """
 
     shares_first_token = True
@@ -90,22 +102,22 @@ class LSTM(nn.Module):
         self.W_U = nn.Linear(self.d, task.p)
 
     def forward(self, tokens: Tensor, share: bool = False) -> Tensor:
-        """Map tokens `[N, T]` to logits `[N, p]`."""
+        """Return logits `[N, p]` of tokens `[N, T]`."""
         first = torch.arange(self.p, device=tokens.device) if share else tokens[:, 0]
         zero = torch.zeros(len(first), self.d, device=tokens.device, dtype=self.W_U.weight.dtype)
         states = self._advance(first, [(zero, zero)] * len(self.layers))
         if share:
             states = [(state[tokens[:, 0]], cell[tokens[:, 0]]) for state, cell in states]
-        for place in range(1, tokens.shape[1]):
-            states = self._advance(tokens[:, place], states)
+        for position in range(1, tokens.shape[1]):
+            states = self._advance(tokens[:, position], states)
         return self.W_U(states[-1][0])
 
     def _advance(self, token: Tensor, states: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-        """Read one token `[N]`: return state and cell of every layer."""
+        """Return state and cell of every layer after one more token `[N]`."""
         new: list[tuple[Tensor, Tensor]] = []
         for layer, (state, cell) in zip(self.layers, states, strict=True):
             assert isinstance(layer, LSTMLayer)
             W = layer.W_input
-            given = W(new[-1][0]) if new else W.weight.T[token] + W.bias
-            new.append(layer(given, state, cell))
+            projected = W(new[-1][0]) if new else W.weight.T[token] + W.bias
+            new.append(layer(projected, state, cell))
         return new

@@ -1,4 +1,7 @@
-"""What all parts of a specification share: frozen, validated, and errors that say what is expected."""
+"""What all parts of a specification share: they are frozen and validated, and their errors say what is expected.
+
+The parts themselves are in `task`, `networks` and `optimizers`; `run` puts them together.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-MOST_STEPS = 100_000_000
+MAX_STEPS = 100_000_000
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -18,7 +21,12 @@ class SpecError(ValueError):
 
 
 def short_repr(value: Any) -> str:
-    """Return a value as it stands in a message: as Python writes it, cut where it is long or deep."""
+    """Return a value for a message: as Python writes it, shortened where it is long or deeply nested.
+
+    Example:
+        >>> short_repr("x*y"), short_repr(list(range(100)))
+        ("'x*y'", '[0, 1, 2, 3, 4, 5, ...]')
+    """
     short = reprlib.Repr()
     short.maxstring = short.maxlong = short.maxother = 120
     try:
@@ -27,16 +35,21 @@ def short_repr(value: Any) -> str:
         return f"a value of type {type(value).__name__} that is too long to write"
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return a sentence that lists the known names and, where one is close, suggests it."""
-    known = list(known)
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}known: {', '.join(known) or 'none'}"
+def suggestion(name: str, valid_names: Iterable[str]) -> str:
+    """Return a sentence that suggests the valid name closest to this one, if one is close, and lists all of them.
+
+    Example:
+        >>> suggestion("adamx", ["sgd", "adam"])
+        "did you mean 'adam'? known: sgd, adam"
+    """
+    valid_names = list(valid_names)
+    close = difflib.get_close_matches(str(name), valid_names, n=1, cutoff=0.5)
+    question = f"did you mean {close[0]!r}? " if close else ""
+    return f"{question}known: {', '.join(valid_names) or 'none'}"
 
 
 class FrozenModel(BaseModel):
-    """Frozen and strict about names; raises `SpecError` instead of pydantic's own error."""
+    """A frozen pydantic model without unknown fields; it raises `SpecError` in place of pydantic's own error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -44,7 +57,7 @@ class FrozenModel(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise SpecError("\n".join(_explain(type(self), item) for item in error.errors())) from None
+            raise SpecError("\n".join(_message(type(self), detail) for detail in error.errors())) from None
 
     @model_validator(mode="wrap")
     @classmethod
@@ -55,11 +68,12 @@ class FrozenModel(BaseModel):
         return validate(values)
 
 
-def _explain(part: type[BaseModel], item: Any) -> str:
-    field = ".".join(str(key)[:120] for key in item["loc"])
-    if item["type"] == "extra_forbidden":
-        return f"{part.__name__} has no field {short_repr(field)}; {suggestion(field, part.model_fields)}"
-    message = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "value_error":
-        return f"{field}: {message}" if field else message
-    return f"{part.__name__}.{field}: given {short_repr(item['input'])}; {message}"
+def _message(model: type[BaseModel], detail: Any) -> str:
+    """Return one of pydantic's errors as a sentence with the field, the value and what is allowed."""
+    field = ".".join(str(key)[:120] for key in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"{model.__name__} has no field {short_repr(field)}; {suggestion(field, model.model_fields)}"
+    text = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "value_error":
+        return f"{field}: {text}" if field else text
+    return f"{model.__name__}.{field}: given {short_repr(detail['input'])}; {text}"

@@ -1,8 +1,8 @@
-"""Where the modules of the first edition are now: the import of an old one fails with the name of the new one."""
+"""Where the modules of earlier versions are now: importing an old one fails with the name of the new one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -23,7 +23,7 @@ MOVED = {
     "claim_weights": "grokcore.claims.statistics.weights",
     "claim_words": "grokcore.claims.wording",
     "cluster": "grokcore.sweeps.dask",
-    "decoders": "grokcore.nn.decoders",
+    "decoders": "grokcore.nn.decoders and grokcore.nn.blocks",
     "execute": "grokcore.report.execute",
     "executors": "grokcore.sweeps.executors",
     "floor": "grokcore.bench.matmul_bound",
@@ -64,21 +64,12 @@ MOVED = {
 }
 
 
-def no_such_name(name: str, public: Iterable[str]) -> str:
-    """Return the sentence for a name that the package does not have: where it is now, else the nearest public one."""
-    if name in MOVED:
-        return f"grokcore.{name} is now {MOVED[name]}"
-    from grokcore.spec.base import suggestion  # which loads pydantic: not at each import of grokcore
-
-    return f"grokcore has no {name!r}; {suggestion(name, public)}"
-
-
 class MovedModules:
-    """A finder, asked last of all: the import of an old module fails with the name of the new one."""
+    """A finder for the end of `sys.meta_path`, which Python asks for a module that no other finder has found."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Raise ModuleNotFoundError for a module that has moved; say nothing of any other."""
+        """Raise ModuleNotFoundError with the new name for a module that has moved; return None for any other."""
         package, _, module = name.partition(".")
         if package == "grokcore" and module in MOVED:
             raise ModuleNotFoundError(f"grokcore.{module} is now {MOVED[module]}")

@@ -1,19 +1,30 @@
-"""The networks of the sources as parts of a run specification, frozen and validated."""
+"""The networks of a specification, frozen and validated; `grokcore.nn` holds the modules.
+
+One class for each network of the four sources, and `UserModelConfig` for a user's own.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from grokcore.spec.base import FrozenModel, short_repr
 
-Dropout = Field(default=0.0, ge=0, lt=1)
+DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class GrokformerConfig(FrozenModel):
-    """The two-layer post-LayerNorm transformer with a tied embedding of the source `msu`."""
+    """The two-layer transformer of the source `msu`: LayerNorm after each sum, tied embedding.
+
+    Attributes:
+        name: "grokformer".
+        n_layers: number of blocks, 1 to 16.
+        d_model: width of the residual stream, 4 to 4096; a multiple of `n_heads`.
+        n_heads: number of attention heads, 1 to 64.
+        d_mlp: hidden width of the MLPs, 1 to 16384.
+    """
 
     name: Literal["grokformer"] = "grokformer"
     n_layers: int = Field(default=2, ge=1, le=16)
@@ -29,9 +40,16 @@ class GrokformerConfig(FrozenModel):
 class PeriodicConfig(FrozenModel):
     """The transformer of the source `periodic`: LayerNorm before each sublayer, in the MLP and before the last layer.
 
-    With `norm_first=False` LayerNorms stand after each sum in place of before each sublayer; `affine` gives every
-    LayerNorm a gain and a bias; `layernorm=False` removes them all (the control); `operator_tokens` shows the network
-    x ∘ y = in place of x y.
+    Attributes:
+        name: "periodic".
+        n_layers: number of blocks, 1 to 16.
+        d_model: width of the residual stream, 4 to 4096; a multiple of `n_heads`.
+        n_heads: number of attention heads, 1 to 64.
+        d_mlp: hidden width of the MLPs, 1 to 16384.
+        layernorm: False removes all LayerNorms (the control).
+        affine: whether every LayerNorm has a gain and a bias; needs `layernorm`.
+        norm_first: False puts LayerNorms after each sum in place of before each sublayer; needs `layernorm`.
+        operator_tokens: whether the network reads x ∘ y = in place of x y.
     """
 
     name: Literal["periodic"] = "periodic"
@@ -60,14 +78,24 @@ def _check_heads(config: Any) -> Any:
 
 
 class DecoderConfig(FrozenModel):
-    """The causal decoder of the source `power`, which reads x ∘ y = (without `operator_tokens` x y)."""
+    """The causal decoder of the source `power`.
+
+    Attributes:
+        name: "decoder".
+        n_layers: number of blocks, 1 to 16.
+        d_model: width of the residual stream, 4 to 4096; even, and a multiple of `n_heads`.
+        n_heads: number of attention heads, 1 to 64.
+        d_mlp: hidden width of the MLPs, 1 to 16384.
+        dropout: probability that a number is dropped in training, 0 ≤ dropout < 1.
+        operator_tokens: whether the network reads x ∘ y = (else x y).
+    """
 
     name: Literal["decoder"] = "decoder"
     n_layers: int = Field(default=2, ge=1, le=16)
     d_model: int = Field(default=128, ge=4, le=4096, multiple_of=2)
     n_heads: int = Field(default=4, ge=1, le=64)
     d_mlp: int = Field(default=512, ge=1, le=16384)
-    dropout: float = Dropout
+    dropout: DropoutRate = 0.0
     operator_tokens: bool = True
 
     @model_validator(mode="after")
@@ -76,14 +104,24 @@ class DecoderConfig(FrozenModel):
 
 
 class EncoderConfig(FrozenModel):
-    """The transformer encoder of the source `pku`: no mask, read out from the mean over positions or the last one."""
+    """The transformer encoder of the source `pku`: no causal mask.
+
+    Attributes:
+        name: "encoder".
+        n_layers: number of blocks, 1 to 16.
+        d_model: width of the residual stream, 4 to 4096; a multiple of `n_heads`.
+        n_heads: number of attention heads, 1 to 64.
+        d_mlp: hidden width of the MLPs, 1 to 16384.
+        dropout: probability that a number is dropped in training, 0 ≤ dropout < 1.
+        readout: what the output layer reads: the "mean" over positions, or the "last" position.
+    """
 
     name: Literal["encoder"] = "encoder"
     n_layers: int = Field(default=2, ge=1, le=16)
     d_model: int = Field(default=128, ge=4, le=4096)
     n_heads: int = Field(default=4, ge=1, le=64)
     d_mlp: int = Field(default=512, ge=1, le=16384)
-    dropout: float = Dropout
+    dropout: DropoutRate = 0.0
     readout: Literal["mean", "last"] = "mean"
 
     @model_validator(mode="after")
@@ -92,7 +130,13 @@ class EncoderConfig(FrozenModel):
 
 
 class MLPConfig(FrozenModel):
-    """The multilayer perceptron of the source `pku`: operands one-hot → `d_mlp` → `d_model` → p, ReLU between."""
+    """The multilayer perceptron of the source `pku`: operands one-hot → `d_mlp` → `d_model` → p, ReLU between.
+
+    Attributes:
+        name: "mlp".
+        d_mlp: width of the first hidden layer, 1 to 16384.
+        d_model: width of the second hidden layer, 1 to 4096.
+    """
 
     name: Literal["mlp"] = "mlp"
     d_mlp: int = Field(default=256, ge=1, le=16384)
@@ -100,7 +144,13 @@ class MLPConfig(FrozenModel):
 
 
 class LSTMConfig(FrozenModel):
-    """The LSTM of the source `pku`: operands one-hot, `n_layers` layers of `d_model` units, read out at the end."""
+    """The LSTM of the source `pku`: operands one-hot, output from the state after the last one.
+
+    Attributes:
+        name: "lstm".
+        n_layers: number of layers, 1 to 16.
+        d_model: number of units of each layer, 1 to 4096.
+    """
 
     name: Literal["lstm"] = "lstm"
     n_layers: int = Field(default=2, ge=1, le=16)
@@ -108,7 +158,15 @@ class LSTMConfig(FrozenModel):
 
 
 class UserModelConfig(FrozenModel):
-    """A user's own `nn.Module`, known by its source and arguments; made by `grokcore.user_model`."""
+    """A user's own `nn.Module`, known by its source and arguments; `grokcore.user_model` makes it.
+
+    Attributes:
+        name: "user".
+        class_name: name of the class.
+        source: source text of the class.
+        arguments: keyword arguments of the class, plain JSON values.
+        module_class: the class itself, or None for a run that was read from a record; not part of the id.
+    """
 
     name: Literal["user"] = "user"
     class_name: str

@@ -1,5 +1,7 @@
 """Run specifications: what is trained, frozen and validated, and the id that names it.
 
+`presets` makes the specifications of the four sources, `grokcore.engine.train` trains them.
+
 Shape legend of the whole package: R runs trained at once, N examples, T tokens of an example (the operands),
 V vocabulary (logits), D width of the residual stream, H heads, P weights of one network, K steps.
 """
@@ -14,54 +16,75 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from grokcore.spec.base import MOST_STEPS, FrozenModel, Seed, SpecError, short_repr, suggestion
-from grokcore.spec.networks import (
-    MODELS,
-    GrokformerConfig,
-    ModelConfig,
-    UserModelConfig,
-)
+from grokcore.spec.base import MAX_STEPS, FrozenModel, Seed, SpecError, short_repr, suggestion
+from grokcore.spec.networks import MODELS, GrokformerConfig, ModelConfig, UserModelConfig
 from grokcore.spec.optimizers import OPTIMIZERS, SGD, Adam, AdamW, RMSprop
 from grokcore.spec.task import Task
 
 MODEL_COLUMNS = (
-    *("n_layers", "d_model", "n_heads", "d_mlp"),
-    *("layernorm", "affine", "norm_first", "readout", "operator_tokens"),
+    "n_layers",
+    "d_model",
+    "n_heads",
+    "d_mlp",
+    "layernorm",
+    "affine",
+    "norm_first",
+    "readout",
+    "operator_tokens",
 )
 OPTIMIZER_COLUMNS = ("lr", "weight_decay", "momentum", "warmup")
 
 
-def _by_name(field: str, value: Any, known: dict[str, type[FrozenModel]]) -> Any:
-    if isinstance(value, tuple(known.values())):
+def _as_part(field: str, value: Any, classes: dict[str, type[FrozenModel]]) -> Any:
+    """Return the model or optimizer that a part, its name or a dict of its fields stands for."""
+    if isinstance(value, tuple(classes.values())):
         return value
     value = {"name": value} if isinstance(value, str) else value
     name = value.get("name") if isinstance(value, dict) else value
-    if not isinstance(value, dict) or not isinstance(name, str) or name not in known:
-        close = suggestion(name if isinstance(name, str) else "", known)
-        raise SpecError(f"unknown {field} {short_repr(name)}; {close}")
+    if not isinstance(value, dict) or not isinstance(name, str) or name not in classes:
+        names = suggestion(name if isinstance(name, str) else "", classes)
+        raise SpecError(f"unknown {field} {short_repr(name)}; {names}")
     if not all(isinstance(key, str) for key in value):
         raise SpecError(f"the fields of a {field} have names; given {short_repr(list(value))}")
-    return known[name](**value)
+    return classes[name](**value)
 
 
 class RunSpec(FrozenModel):
     """One training run: task, model, optimizer, and how it is split, batched, seeded and ended.
 
-    `alpha` is the fraction of the table that is trained on, `steps` the budget in optimizer steps. `early_stop` ends
-    the run that many steps after validation accuracy reached 99 %, if it stayed there. `weight_noise` is the standard
-    deviation of Gaussian noise on every weight of the network, drawn anew at each step (Power et al. 2022, A.1.2).
-    `clip_grad_norm` scales the gradient of a step (without weight decay) down to that L2 norm where it is longer, as
-    `torch.nn.utils.clip_grad_norm_` does; 0 leaves it as it is.
-    `mirrors_together` puts x ∘ y and y ∘ x on the same side of the split, so that knowing one does not give the other.
-    Split, initial weights, batch order and noise (dropout too) derive from `seed` unless they have a seed of their own.
+    Attributes:
+        task: the operation and its table.
+        model: the network; its name or a dict of its fields is taken too.
+        optimizer: the optimizer; its name or a dict of its fields is taken too.
+        alpha: fraction of the table that is trained on, 0 < alpha < 1.
+        batch_size: examples per batch, 1 to 10⁸; never more than the training rows are taken.
+        steps: budget in optimizer steps, 1 to 10⁸.
+        seed: seed from which split, initial weights, batch order and noise (dropout too) are derived, 0 to 2⁶³ - 1.
+        split_seed: seed of the split in place of `seed`, or None.
+        init_seed: seed of the initial weights in place of `seed`, or None.
+        batch_seed: seed of the batch order in place of `seed`, or None.
+        noise_seed: seed of noise and dropout in place of `seed`, or None.
+        weight_noise: standard deviation ≥ 0 of Gaussian noise on every weight in the forward pass, drawn anew at each
+            step (Power et al. 2022, A.1.2).
+        clip_grad_norm: L2 norm to which a longer gradient (without weight decay) is scaled down, as by
+            `torch.nn.utils.clip_grad_norm_`; 0 leaves gradients as they are.
+        mirrors_together: whether x ∘ y and y ∘ x are on the same side of the split, so that no validation row
+            has its mirror image in the training set.
+        early_stop: end the run this many steps (1 to 10⁸) after validation accuracy reached 99 %, if it stayed there;
+            None trains to the end of the budget.
+        precision: floating-point type of weights and arithmetic, "float32" or "float64".
+
+    Example:
+        >>> RunSpec(task=Task(operation="x+y", p=23), optimizer="sgd", steps=500).n_train
+        211
     """
 
     task: Task = Field(default_factory=Task)
     model: ModelConfig = Field(default_factory=GrokformerConfig)
     optimizer: SGD | RMSprop | Adam | AdamW = Field(default_factory=AdamW)
     alpha: float = Field(default=0.4, gt=0, lt=1)
-    batch_size: int = Field(default=512, ge=1, le=MOST_STEPS)
-    steps: int = Field(default=10_000, ge=1, le=MOST_STEPS)
+    batch_size: int = Field(default=512, ge=1, le=MAX_STEPS)
+    steps: int = Field(default=10_000, ge=1, le=MAX_STEPS)
     seed: Seed = 0
     split_seed: Seed | None = None
     init_seed: Seed | None = None
@@ -70,18 +93,18 @@ class RunSpec(FrozenModel):
     weight_noise: float = Field(default=0.0, ge=0)
     clip_grad_norm: float = Field(default=0.0, ge=0)
     mirrors_together: bool = False
-    early_stop: int | None = Field(default=None, ge=1, le=MOST_STEPS)
+    early_stop: int | None = Field(default=None, ge=1, le=MAX_STEPS)
     precision: Literal["float32", "float64"] = "float32"
 
     @field_validator("model", mode="before")
     @classmethod
     def _known_model(cls, value: Any) -> Any:
-        return _by_name("model", value, MODELS)
+        return _as_part("model", value, MODELS)
 
     @field_validator("optimizer", mode="before")
     @classmethod
     def _known_optimizer(cls, value: Any) -> Any:
-        return _by_name("optimizer", value, OPTIMIZERS)
+        return _as_part("optimizer", value, OPTIMIZERS)
 
     @model_validator(mode="after")
     def _splits(self) -> RunSpec:
@@ -98,12 +121,12 @@ class RunSpec(FrozenModel):
 
     @property
     def n_train(self) -> int:
-        """Number of training rows, int(alpha · rows) as in the sources."""
+        """Number of training rows: int(alpha · rows), as in the sources."""
         return int(self.alpha * self.task.n_rows)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of batches that make one pass over the training set; the last one may be smaller."""
+        """Number of batches of one pass over the training set; the last one may be smaller."""
         return -(-self.n_train // self.batch_size)
 
     @property
@@ -118,7 +141,7 @@ class RunSpec(FrozenModel):
 
     @property
     def id(self) -> str:
-        """Sixteen hex digits: the hash of everything that is not at its default."""
+        """Name of the run: sixteen hex digits, the hash of every field that is not at its default."""
         return hashlib.sha256(json.dumps(_canonical(self), sort_keys=True).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,31 +149,40 @@ class RunSpec(FrozenModel):
         return self.model_dump(mode="json")
 
     def derived_seed(self, use: Literal["split", "init", "batch", "noise"]) -> int:
-        """Return the 63-bit seed of one use: a hash of the use and its own seed, else of `seed`."""
+        """Return the 63-bit seed of one use: a hash of the use and of its own seed, or of `seed` if it has none."""
         own = getattr(self, f"{use}_seed")
         text = f"{use}:{self.seed if own is None else own}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
     def columns(self) -> dict[str, Any]:
-        """Return the specification flat, as the first columns of a tidy frame."""
-        task = self.task
-        operation = task.operation
-        if task.table is not None:
-            operation += ":" + hashlib.sha256(json.dumps(task.table).encode()).hexdigest()[:6]
-        model = self.model.class_name if isinstance(self.model, UserModelConfig) else self.model.name
-        part = {name: getattr(self.model, name, None) for name in MODEL_COLUMNS}
-        part["dropout"] = self.dropout
-        steps = {name: getattr(self.optimizer, name, None) for name in OPTIMIZER_COLUMNS}
-        options = {name: getattr(self.optimizer, name, 0) for name in ("update_noise", "decay_to_init")}
-        return {
+        """Return the specification flat, as the first columns of a tidy frame; None where a part has no such field."""
+        operation = self.task.operation
+        if self.task.table is not None:
+            operation += ":" + hashlib.sha256(json.dumps(self.task.table).encode()).hexdigest()[:6]
+        columns: dict[str, Any] = {
             "run": self.id,
-            **{"operation": operation, "p": task.p, "y_min": task.y_min, "n_operands": task.n_operands},
-            **{"model": model, **part, "optimizer": self.optimizer.name, **steps},
-            **{name: float(value) for name, value in options.items()},
-            **{"alpha": self.alpha, "batch_size": self.batch_size, "steps": self.steps, "seed": self.seed},
-            **{"weight_noise": self.weight_noise, "clip_grad_norm": self.clip_grad_norm},
-            **{"mirrors_together": self.mirrors_together},
-            **{"early_stop": self.early_stop, "precision": self.precision, "own_seeds": self._has_own_seeds()},
+            "operation": operation,
+            "p": self.task.p,
+            "y_min": self.task.y_min,
+            "n_operands": self.task.n_operands,
+            "model": self.model.class_name if isinstance(self.model, UserModelConfig) else self.model.name,
+        }
+        columns |= {name: getattr(self.model, name, None) for name in MODEL_COLUMNS}
+        columns |= {"dropout": self.dropout, "optimizer": self.optimizer.name}
+        columns |= {name: getattr(self.optimizer, name, None) for name in OPTIMIZER_COLUMNS}
+        return columns | {
+            "update_noise": float(getattr(self.optimizer, "update_noise", 0)),
+            "decay_to_init": float(getattr(self.optimizer, "decay_to_init", 0)),
+            "alpha": self.alpha,
+            "batch_size": self.batch_size,
+            "steps": self.steps,
+            "seed": self.seed,
+            "weight_noise": self.weight_noise,
+            "clip_grad_norm": self.clip_grad_norm,
+            "mirrors_together": self.mirrors_together,
+            "early_stop": self.early_stop,
+            "precision": self.precision,
+            "own_seeds": self._has_own_seeds(),
         }
 
     def _has_own_seeds(self) -> bool:
@@ -159,42 +191,70 @@ class RunSpec(FrozenModel):
 
 
 def _canonical(part: BaseModel) -> dict[str, Any]:
-    """Fields that differ from their default, parts and the names of models and optimizers always."""
-    kept = {}
+    """Return the fields that differ from their default, and always the parts and the names of models and optimizers."""
+    fields = {}
     for name, field in type(part).model_fields.items():
         value = getattr(part, name)
         if isinstance(value, BaseModel):
-            kept[name] = _canonical(value)
+            fields[name] = _canonical(value)
         elif not field.exclude and (name == "name" or value != field.get_default(call_default_factory=True)):
-            kept[name] = value
-    return kept
+            fields[name] = value
+    return fields
 
 
 def replace(spec: RunSpec, /, **changes: Any) -> RunSpec:
-    """Return a copy with fields changed; flat names reach into the parts: `replace(spec, p=23, weight_decay=0.0)`.
+    """Return a copy of a run with fields changed; names of fields of its task, model and optimizer are taken too.
 
-    Raises SpecError for a name that neither the run nor its task, model or optimizer has.
+    Args:
+        spec: the run, which is not changed.
+        **changes: new values by field name. A part given by name or as a whole is replaced first; fields of parts are
+            changed then.
+
+    Returns:
+        The changed run.
+
+    Raises:
+        SpecError: for a name that neither the run nor its task, model or optimizer has, or a value that is not allowed.
+
+    Example:
+        >>> changed = replace(RunSpec(), p=23, weight_decay=0.0, seed=1)
+        >>> changed.task.p, changed.optimizer.weight_decay, changed.seed
+        (23, 0.0, 1)
+        >>> replace(RunSpec(), optimizer="sgd", momentum=0.9).optimizer.momentum
+        0.9
     """
-    values = {name: getattr(spec, name) for name in RunSpec.model_fields}
-    values |= {name: changes.pop(name) for name in list(changes) if name in values}
-    for name, known in (("task", None), ("model", MODELS), ("optimizer", OPTIMIZERS)):
-        part = values[name] = _by_name(name, values[name], known) if known else values[name]
-        own = [key for key in changes if isinstance(part, BaseModel) and key in type(part).model_fields]
-        if own:
-            new = {key: changes.pop(key) for key in own}
-            kept = _canonical(part) | {key: value for key, value in part if key in ("module_class",)}
-            values[name] = type(part)(**{**kept, **new})
+    values = {name: changes.pop(name, getattr(spec, name)) for name in RunSpec.model_fields}
+    values["model"] = _as_part("model", values["model"], MODELS)
+    values["optimizer"] = _as_part("optimizer", values["optimizer"], OPTIMIZERS)
+    parts = [name for name in ("task", "model", "optimizer") if isinstance(values[name], BaseModel)]
+    valid_names = list(RunSpec.model_fields)
+    for name in parts:
+        part = values[name]
+        valid_names += [field for field in type(part).model_fields if field not in ("name", "module_class")]
+        new = {field: changes.pop(field) for field in list(changes) if field in type(part).model_fields}
+        if new:
+            module_class = {key: value for key, value in part if key == "module_class"}  # not in the canonical fields
+            fields = _canonical(part) | module_class | new
+            values[name] = type(part)(**fields)
     if changes:
-        parts = (values[name] for name in ("task", "model", "optimizer") if isinstance(values[name], BaseModel))
-        fields = [key for part in parts for key in type(part).model_fields if key not in ("name", "module_class")]
-        wrong = next(iter(changes))
-        raise SpecError(
-            f"this run has no field {short_repr(wrong)}; {suggestion(wrong, [*RunSpec.model_fields, *fields])}"
-        )
+        unknown = next(iter(changes))
+        raise SpecError(f"this run has no field {short_repr(unknown)}; {suggestion(unknown, valid_names)}")
     return RunSpec(**values)
 
 
 def grid(spec: RunSpec, /, **values: Iterable[Any]) -> list[RunSpec]:
-    """Return the product of the lists given, as specs, in the order of the arguments (the last varies fastest)."""
-    names, lists = list(values), [list(value) for value in values.values()]
-    return [replace(spec, **dict(zip(names, chosen, strict=True))) for chosen in itertools.product(*lists)]
+    """Return a run for every combination of values, in the order of the arguments: the last varies fastest.
+
+    Args:
+        spec: the run that is changed.
+        **values: a list of values for each field name that `replace` takes.
+
+    Raises:
+        SpecError: as `replace`.
+
+    Example:
+        >>> [(spec.alpha, spec.seed) for spec in grid(RunSpec(), alpha=[0.3, 0.4], seed=range(2))]
+        [(0.3, 0), (0.3, 1), (0.4, 0), (0.4, 1)]
+    """
+    lists = [list(field_values) for field_values in values.values()]
+    return [replace(spec, **dict(zip(values, chosen, strict=True))) for chosen in itertools.product(*lists)]

@@ -1,4 +1,4 @@
-"""The operations and their tables as a specification names them, frozen and validated."""
+"""The operations of a specification, frozen and validated; `tables` computes their rows and labels."""
 
 from __future__ import annotations
 
@@ -33,15 +33,24 @@ MAX_ROWS = 2_000_000
 
 
 def is_prime(n: int) -> bool:
-    """Tell whether n is prime, by trial division."""
+    """Return whether n is prime, by trial division."""
     return n > 1 and all(n % divisor for divisor in range(2, math.isqrt(n) + 1))
 
 
 class Task(FrozenModel):
-    """The full table of an operation x∘y = c (or x₁+…+x_K = c), from which a run learns a part.
+    """The full table of an operation x ∘ y = c (or x₁ + … + x_K = c), of which a run is trained on a fraction.
 
-    `p` is the modulus (for S₅ the number of permutations, 120); `y_min` the smallest second operand (1 leaves out
-    zero: always so for x/y); `n_operands` > 2 only for the sum; `table[x][y]` the answers of a user's own operation.
+    Attributes:
+        operation: one of `OPERATIONS`; "custom" for a user's own (see `grokcore.operation_from`).
+        p: modulus, 2 to 1000; prime for division; for S₅ the number of permutations, 120. It is also the number of
+            labels.
+        y_min: smallest second operand; 1 leaves out zero, as it is always for x/y.
+        n_operands: number of operands K, 2 to 8; more than 2 for x+y alone.
+        table: for "custom" alone, the result of every row as `table[x][y]`, p rows of p integers from 0 to p - 1.
+
+    Example:
+        >>> Task(operation="x/y", p=7).n_rows  # y = 0 is left out
+        42
     """
 
     operation: str = "x*y"
@@ -52,7 +61,7 @@ class Task(FrozenModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill(cls, values: Any) -> Any:
+    def _fill_defaults(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             raise ValueError(
                 f"a task is a mapping of its fields, as {{'operation': 'x*y'}}; given {short_repr(values)}"
@@ -68,20 +77,20 @@ class Task(FrozenModel):
 
     @field_validator("operation")
     @classmethod
-    def _known(cls, operation: str) -> str:
+    def _is_known(cls, operation: str) -> str:
         if operation not in OPERATIONS:
             raise ValueError(f"unknown operation {short_repr(operation)}; {suggestion(operation, OPERATIONS)}")
         return operation
 
     @model_validator(mode="after")
-    def _possible(self) -> Task:
+    def _is_possible(self) -> Task:
         operation, p = self.operation, self.p
         if operation in DIVISIONS and not is_prime(p):
             raise ValueError(
                 f"{operation} mod p needs a prime modulus, p = {p} is not prime: not every y has an inverse"
             )
         if operation == "x/y" and self.y_min == 0:
-            raise ValueError("x/y has no answer for y = 0: give y_min=1 or leave it out")
+            raise ValueError("x/y is not defined for y = 0: give y_min=1 or leave it out")
         if operation in PERMUTATION_OPERATIONS and p != N_PERMUTATIONS:
             raise ValueError(f"{operation} acts on the 120 permutations of S5, given p = {p}: leave p out")
         if self.n_operands > 2 and operation != "x+y":
@@ -98,13 +107,13 @@ class Task(FrozenModel):
 
     def _check_table(self, table: tuple[tuple[int, ...], ...]) -> None:
         if len(table) != self.p or any(len(row) != self.p for row in table):
-            raise ValueError(f"table has to be {self.p} rows of {self.p} answers, table[x][y]")
+            raise ValueError(f"table has to be {self.p} rows of {self.p} results, table[x][y]")
         for x, row in enumerate(table):
-            for y, answer in enumerate(row):
-                if y >= self.y_min and not 0 <= answer < self.p:
-                    raise ValueError(f"table[{x}][{y}] is {answer}, expected 0 to {self.p - 1}")
+            for y, result in enumerate(row):
+                if y >= self.y_min and not 0 <= result < self.p:
+                    raise ValueError(f"table[{x}][{y}] is {result}, expected 0 to {self.p - 1}")
 
     @property
     def n_rows(self) -> int:
-        """Number of rows of the table."""
+        """Number of rows of the table: p^(K-1) · (p - y_min)."""
         return self.p ** (self.n_operands - 1) * (self.p - self.y_min)

@@ -16,7 +16,7 @@ LONGEST_INTERVAL = 400  # steps between two evaluations, whose batches are on th
 
 
 def _programs(specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
-    from grokcore.engine.program import program_key
+    from grokcore.engine.compatibility import program_key
 
     programs: dict[Any, list[RunSpec]] = {}
     for spec in specs:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from grokcore import __version__
-from grokcore.engine.snapshot import Snapshot
+from grokcore.engine.snapshot import Checkpoints, Snapshot
 from grokcore.records.atomic import StoreError
 from grokcore.records.store import Record, RecordError, make_record
 from grokcore.spec.run import RunSpec
@@ -102,9 +102,11 @@ def train_job(job: Job, report: Callable[[], None] | None = None) -> Iterator[Re
 
     for spec in job.specs if together else []:
         progress.begin(job.progress, spec.id, resume.curves[spec.id] if resume is not None else {})
-    options: dict[str, Any] = {"plain": job.plain, "keep_weights": job.keep, "checkpoint": save, "resume": resume}
+    checkpoints = Checkpoints(resume=resume, save=save)
     with one_thread(job.device):
-        for run in train(job.specs, job.device, watch=note, **options):
+        for run in train(
+            job.specs, job.device, plain=job.plain, keep_weights=job.keep, watch=note, checkpoints=checkpoints
+        ):
             provenance = _provenance(run, job.device, len(job.specs))
             yield make_record(run.spec, run.curve, run.status, provenance), run.weights
 

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from grokcore.engine import optimizers
 from grokcore.spec.optimizers import SGD, Adam, AdamW, RMSprop
-from grokcore.spec.run import RunSpec
+from grokcore.spec.presets import pku
+from grokcore.spec.run import RunSpec, replace
 
 Optimizer = SGD | RMSprop | Adam | AdamW
 STEPS, SIZE = 20, 6
@@ -46,15 +48,17 @@ CASES: dict[str, list[Optimizer]] = {
 }
 
 
-def torch_optimizer(part: Optimizer, weights: torch.Tensor) -> torch.optim.Optimizer:
+def torch_optimizer(setting: Optimizer, weights: torch.Tensor) -> torch.optim.Optimizer:
     """The namesake with the same settings."""
-    common: dict[str, Any] = {"lr": part.lr, "weight_decay": part.weight_decay}
-    if isinstance(part, SGD):
-        return torch.optim.SGD([weights], momentum=part.momentum, nesterov=part.nesterov, **common)
-    if isinstance(part, RMSprop):
-        return torch.optim.RMSprop([weights], alpha=part.smoothing, eps=part.eps, momentum=part.momentum, **common)
-    kind = torch.optim.Adam if isinstance(part, Adam) else torch.optim.AdamW
-    return kind([weights], betas=part.betas, eps=part.eps, **common)
+    common: dict[str, Any] = {"lr": setting.lr, "weight_decay": setting.weight_decay}
+    if isinstance(setting, SGD):
+        return torch.optim.SGD([weights], momentum=setting.momentum, nesterov=setting.nesterov, **common)
+    if isinstance(setting, RMSprop):
+        return torch.optim.RMSprop(
+            [weights], alpha=setting.smoothing, eps=setting.eps, momentum=setting.momentum, **common
+        )
+    kind = torch.optim.Adam if isinstance(setting, Adam) else torch.optim.AdamW
+    return kind([weights], betas=setting.betas, eps=setting.eps, **common)
 
 
 def problems(n_runs: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -65,11 +69,11 @@ def problems(n_runs: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return root @ root.mT / SIZE + 0.1 * torch.eye(SIZE), b, start
 
 
-def torch_path(part: Optimizer, A: torch.Tensor, b: torch.Tensor, start: torch.Tensor) -> list[torch.Tensor]:
+def torch_path(setting: Optimizer, A: torch.Tensor, b: torch.Tensor, start: torch.Tensor) -> list[torch.Tensor]:
     """The weights after every step of torch's optimizer on one quadratic."""
     weights = start.clone().requires_grad_()
-    stepper = torch_optimizer(part, weights)
-    warmup: Callable[[int], float] = lambda step: min(step / part.warmup, 1.0) if part.warmup else 1.0  # noqa: E731
+    stepper = torch_optimizer(setting, weights)
+    warmup: Callable[[int], float] = lambda step: min(step / setting.warmup, 1.0) if setting.warmup else 1.0  # noqa: E731
     schedule = torch.optim.lr_scheduler.LambdaLR(stepper, warmup)
     path = []
     for _ in range(STEPS):
@@ -81,30 +85,32 @@ def torch_path(part: Optimizer, A: torch.Tensor, b: torch.Tensor, start: torch.T
     return path
 
 
-def our_paths(parts: Sequence[Optimizer]) -> list[torch.Tensor]:
+def our_paths(settings: Sequence[Optimizer]) -> list[torch.Tensor]:
     """The weights `[R, P]` after every step, all runs advanced together."""
-    A, b, theta = problems(len(parts))
-    scalars = optimizers.hyperparameters([RunSpec(optimizer=part) for part in parts], 0, STEPS)
-    state, path = optimizers.init_state(parts[0].name, theta), []
+    A, b, theta = problems(len(settings))
+    scalars = optimizers.hyperparameters([RunSpec(optimizer=setting) for setting in settings], 0, STEPS)
+    state, path = optimizers.init_state(settings[0].name, theta), []
     for step in range(STEPS):
         grad = (A @ theta[:, :, None])[:, :, 0] - b
-        optimizers.update(parts[0].name, theta, grad, state, {k: torch.from_numpy(v[step]) for k, v in scalars.items()})
+        optimizers.update(
+            settings[0].name, theta, grad, state, {k: torch.from_numpy(v[step]) for k, v in scalars.items()}
+        )
         path.append(theta.clone())
     return path
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_update_equals_torch_for_every_run_of_a_program(case: str) -> None:
-    parts = CASES[case]
-    ours = torch.stack(our_paths(parts))  # [K, R, P]
-    for run, (part, *problem) in enumerate(zip(parts, *problems(len(parts)), strict=True)):
-        expected = torch.stack(torch_path(part, *problem))
-        torch.testing.assert_close(ours[:, run], expected, rtol=0, atol=1e-12, msg=lambda m, p=part: f"{p}: {m}")
+    settings = CASES[case]
+    ours = torch.stack(our_paths(settings))  # [K, R, P]
+    for run, (setting, *problem) in enumerate(zip(settings, *problems(len(settings)), strict=True)):
+        expected = torch.stack(torch_path(setting, *problem))
+        torch.testing.assert_close(ours[:, run], expected, rtol=0, atol=1e-12, msg=lambda m, p=setting: f"{p}: {m}")
         assert (expected[-1] - problem[2]).abs().max() > 1e-3, "the run does not move"
 
 
 def test_hyperparameters_depend_on_the_step_alone() -> None:
-    specs = [RunSpec(optimizer=part) for part in CASES["warm-up"]]
+    specs = [RunSpec(optimizer=setting) for setting in CASES["warm-up"]]
     whole, some = optimizers.hyperparameters(specs, 0, 40), optimizers.hyperparameters(specs, 13, 29)
     assert whole.keys() == some.keys()
     for name, values in whole.items():
@@ -118,9 +124,23 @@ def test_first_step_of_a_warm_up_has_learning_rate_zero() -> None:
     assert (optimizers.hyperparameters([RunSpec(optimizer=SGD(lr=0.5))], 0, 3)["lr"] == 0.5).all()
 
 
+def test_warm_up_from_a_tenth_of_the_rate() -> None:
+    spec = replace(pku("mlp", alpha=0.3), warmup=10)
+    lr = optimizers.hyperparameters([spec], 0, 12)["lr"][:, 0, 0]
+    linear = torch.optim.lr_scheduler.LinearLR
+    stepper = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1e-3)
+    schedule = linear(stepper, start_factor=0.1, end_factor=1.0, total_iters=10)
+    for rate in lr:
+        assert rate == pytest.approx(stepper.param_groups[0]["lr"], rel=1e-12)
+        stepper.step()
+        schedule.step()
+
+
 def test_state_starts_at_zero_for_every_moment() -> None:
     theta = torch.ones(2, 3, dtype=torch.float64)
-    moments = {part.name: optimizers.init_state(part.name, theta) for part in (SGD(), RMSprop(), Adam(), AdamW())}
+    moments = {
+        setting.name: optimizers.init_state(setting.name, theta) for setting in (SGD(), RMSprop(), Adam(), AdamW())
+    }
     assert {name: len(state) for name, state in moments.items()} == {"sgd": 1, "rmsprop": 2, "adam": 2, "adamw": 2}
     for state in moments.values():
         assert all(

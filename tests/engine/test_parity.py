@@ -48,12 +48,12 @@ def run_all(specs: list[RunSpec], **options: object) -> dict[str, Trained]:
     return {run.spec.id: run for run in train(specs, keep_weights=(specs[0].steps,), **options)}  # type: ignore[arg-type]
 
 
-def assert_same(one: Trained, other: Trained, rtol: float = RTOL, atol: float = ATOL) -> None:
-    assert one.spec == other.spec and one.status == other.status
-    assert one.curve.keys() == other.curve.keys()
-    for name, values in one.curve.items():
+def assert_same(run: Trained, other: Trained, rtol: float = RTOL, atol: float = ATOL) -> None:
+    assert run.spec == other.spec and run.status == other.status
+    assert run.curve.keys() == other.curve.keys()
+    for name, values in run.curve.items():
         np.testing.assert_allclose(values, other.curve[name], rtol=rtol, atol=atol, err_msg=name)
-    (weights,), (others,) = one.weights.values(), other.weights.values()
+    (weights,), (others,) = run.weights.values(), other.weights.values()
     for name, value in weights.items():
         np.testing.assert_allclose(value, others[name], rtol=rtol, atol=atol, err_msg=name)
 
@@ -117,14 +117,14 @@ def test_compiled_steps_change_nothing(specs: list[RunSpec], monkeypatch: pytest
         pytest.skip("no C++ compiler here, so no step is ever compiled")
     expected = run_all(specs)
     monkeypatch.setattr(stepping, "COMPILE_FROM", 1)
-    found = run_all(specs)
+    compiled = run_all(specs)
     assert {run.engine for run in expected.values()} == {"eager"}
-    assert {run.engine for run in found.values()} == {"compiled"}
+    assert {run.engine for run in compiled.values()} == {"compiled"}
     for spec in specs:
-        assert found[spec.id].status == expected[spec.id].status
+        assert compiled[spec.id].status == expected[spec.id].status
         if expected[spec.id].status == "finished":
             loose = {"rtol": 1e-5, "atol": 1e-6} if spec.draws_noise else {}  # normal numbers have single precision
-            assert_same(expected[spec.id], found[spec.id], **loose)
+            assert_same(expected[spec.id], compiled[spec.id], **loose)
 
 
 @pytest.mark.parametrize("n_operands", [2, 3, 4])

@@ -32,13 +32,13 @@ def alone(spec: RunSpec, **options: Any) -> Trained:
 def by_name(name: str) -> SGD | RMSprop | Adam | AdamW:
     """An optimizer whose every number matters: all at values that are neither zero nor one."""
     common: dict[str, Any] = {"lr": 0.01, "weight_decay": 0.1, "warmup": 3}
-    parts = (
+    optimizers = (
         SGD(**common, momentum=0.5),
         RMSprop(**common, momentum=0.5, smoothing=0.9, eps=1e-4),
         Adam(**common, betas=(0.8, 0.9), eps=1e-4),
         AdamW(**common, betas=(0.8, 0.9), eps=1e-4),
     )
-    return {part.name: part for part in parts}[name]
+    return {optimizer.name: optimizer for optimizer in optimizers}[name]
 
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -61,9 +61,23 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 # Changes of a run that are no number of its optimizer, and the column in which they first show.
 OF_RUN: dict[str, Any] = {
-    **{"alpha": 0.5, "batch_size": 9, "seed": 1, "split_seed": 1, "init_seed": 1, "batch_seed": 1},
-    **{"precision": "float64", "operation": "x+y", "p": 11, "y_min": 0, "n_layers": 1, "d_model": 12, "d_mlp": 16},
-    **{"n_heads": 4, "weight_noise": 0.1, "mirrors_together": True, "clip_grad_norm": 0.01},
+    "alpha": 0.5,
+    "batch_size": 9,
+    "seed": 1,
+    "split_seed": 1,
+    "init_seed": 1,
+    "batch_seed": 1,
+    "precision": "float64",
+    "operation": "x+y",
+    "p": 11,
+    "y_min": 0,
+    "n_layers": 1,
+    "d_model": 12,
+    "d_mlp": 16,
+    "n_heads": 4,
+    "weight_noise": 0.1,
+    "mirrors_together": True,
+    "clip_grad_norm": 0.01,
 }
 
 
@@ -96,7 +110,7 @@ def test_every_field_of_a_run_changes_the_curve(field: str) -> None:
 
 
 def test_budget_changes_where_the_curve_ends() -> None:
-    assert [alone(msu(**{**TINY, "steps": steps})).curve["step"][-1] for steps in (5, 12)] == [5, 12]
+    assert [alone(replace(msu(**TINY), steps=steps)).curve["step"][-1] for steps in (5, 12)] == [5, 12]
 
 
 @pytest.mark.parametrize("changes", [{"layernorm": False}, {"affine": True}, {"norm_first": False}])
@@ -120,13 +134,13 @@ def test_each_seed_moves_what_it_names_and_nothing_else() -> None:
 
 
 def test_a_run_is_reproduced_bit_by_bit() -> None:
-    one, other = alone(msu(**TINY)), alone(msu(**TINY))
-    for name, values in one.curve.items():
-        np.testing.assert_array_equal(values, other.curve[name], err_msg=name)
+    first, second = alone(msu(**TINY)), alone(msu(**TINY))
+    for name, values in first.curve.items():
+        np.testing.assert_array_equal(values, second.curve[name], err_msg=name)
 
 
 def test_curve_has_every_evaluation_and_ends_with_the_budget() -> None:
-    run = alone(msu(**{**TINY, "steps": 40}))
+    run = alone(replace(msu(**TINY), steps=40))
     assert run.status == "finished" and run.seconds > 0
     assert run.curve["step"].tolist() == schedule.evaluation_steps(40)
     assert {len(values) for values in run.curve.values()} == {len(run.curve["step"])}
@@ -134,7 +148,7 @@ def test_curve_has_every_evaluation_and_ends_with_the_budget() -> None:
 
 
 def test_weights_are_kept_at_the_steps_asked_and_change_nothing_else() -> None:
-    spec = periodic(1, **{**TINY, "steps": 40})
+    spec = replace(periodic(1, **TINY), steps=40)
     run, plain = alone(spec, keep_weights=[0, 7, 8, 40]), alone(spec)  # 7 is not an evaluation
     assert sorted(run.weights) == [0, 7, 8, 40] and plain.weights == {}
     for name, values in run.curve.items():
@@ -148,6 +162,13 @@ def test_weights_are_kept_at_the_steps_asked_and_change_nothing_else() -> None:
     at = [int(np.flatnonzero(run.curve["step"] == step)[0]) for step in (0, 8, 40)]
     np.testing.assert_allclose(run.curve["weight_norm"][at], norms, rtol=1e-6)
     assert len({round(float(norm), 5) for norm in norms}) == 3, "the weights do not move"
+
+
+def test_initial_weights_are_those_of_the_network() -> None:
+    spec = periodic(1, **TINY)
+    weights = alone(spec, keep_weights=[0]).weights[0]
+    for name, value in build_network(spec).state_dict().items():
+        np.testing.assert_array_equal(weights[name], value)
 
 
 def test_weights_of_every_run_of_a_program_are_kept() -> None:
@@ -170,7 +191,7 @@ def test_watch_sees_every_evaluation_as_it_is_made() -> None:
 
 
 def test_numbers_that_overflow_end_the_run() -> None:
-    run = alone(periodic(1, **{**TINY, "steps": 200}, lr=1e30))
+    run = alone(replace(periodic(1, **TINY), steps=200, lr=1e30))
     assert run.status == "nonfinite" and run.curve["step"][-1] < 200
     assert not np.isfinite([run.curve[name][-1] for name in ("train_loss", "val_loss", "weight_norm")]).all()
     finite = [np.isfinite(run.curve[name][:-1]).all() for name in ("train_loss", "val_loss", "weight_norm")]
@@ -186,11 +207,18 @@ def test_a_run_that_overflows_leaves_the_others_alone() -> None:
 
 def test_runs_of_different_programs_are_refused() -> None:
     base = msu(**TINY)
-    differences: dict[str, Any] = {"p": 11, "batch_size": 4, "steps": 5, "n_layers": 1, "optimizer": Adam()}
-    differences["clip_grad_norm"] = 1.0
-    for changes in ({name: value} for name, value in {**differences, "precision": "float64"}.items()):
+    differences: dict[str, Any] = {
+        "p": 11,
+        "batch_size": 4,
+        "steps": 5,
+        "n_layers": 1,
+        "optimizer": Adam(),
+        "clip_grad_norm": 1.0,
+        "precision": "float64",
+    }
+    for name, value in differences.items():
         with pytest.raises(SpecError, match="train the.* apart"):
-            next(train([base, replace(base, **changes)]))
+            next(train([base, replace(base, **{name: value})]))
     with pytest.raises(SpecError, match="2 runs given.* differ"):
         next(train([base, base]))
 
@@ -321,10 +349,10 @@ def test_a_network_that_cannot_be_compiled_trains_as_it_is(monkeypatch: pytest.M
     expected = alone(spec)
     monkeypatch.setattr(stepping, "COMPILE_FROM", 24)
     with pytest.warns(RuntimeWarning, match="the step is not compiled and will be slower: Unsupported"):
-        found = alone(spec)
-    assert found.engine == expected.engine == "eager"
+        run = alone(spec)
+    assert run.engine == expected.engine == "eager"
     for name, values in expected.curve.items():
-        np.testing.assert_array_equal(values, found.curve[name], err_msg=name)
+        np.testing.assert_array_equal(values, run.curve[name], err_msg=name)
 
 
 def test_captured_steps_with_inputs_drawn_ahead_train_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,11 +384,11 @@ def test_captured_steps_with_inputs_drawn_ahead_train_the_same(monkeypatch: pyte
     monkeypatch.setattr(Program, "_attach", attached)
     monkeypatch.setattr(Program, "inputs", counted)
     monkeypatch.setattr("grokcore.engine.stepping.CapturedStep", Replayed)
-    found = {run.spec.id: run for run in train(specs)}
-    assert {run: one.status for run, one in found.items()} == {run: one.status for run, one in expected.items()}
+    replayed = {run.spec.id: run for run in train(specs)}
+    assert {run.id: replayed[run.id].status for run in specs} == {run.id: expected[run.id].status for run in specs}
     for run in (specs[0].id, specs[1].id):
         for name, values in expected[run].curve.items():
-            np.testing.assert_allclose(found[run].curve[name], values, rtol=1e-9, atol=1e-12, err_msg=name)
+            np.testing.assert_allclose(replayed[run].curve[name], values, rtol=1e-9, atol=1e-12, err_msg=name)
     stops = [0, *schedule.evaluation_steps(24)]
     again = [pair for pair in drawn if drawn.count(pair) > 1]
     assert sorted(set(drawn)) == sorted(set(zip(stops, stops[1:], strict=False)))

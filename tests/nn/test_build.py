@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from grokcore.engine.train import train
-from grokcore.nn import decoders
+from grokcore.nn import blocks, decoders
 from grokcore.nn.build import build_network, user_model
 from grokcore.spec import tables
 from grokcore.spec.base import SpecError
@@ -59,9 +59,9 @@ def periodic_by_hand(
         for t in range(len(x)):
             mixed = np.zeros(len(x[0]))
             for head in range(heads):
-                part = slice(head * width, (head + 1) * width)
-                scores = np.exp([q[t][part] @ k[s][part] / math.sqrt(width) for s in range(t + 1)])
-                mixed[part] = sum(score / scores.sum() * v[s][part] for s, score in enumerate(scores))
+                head_columns = slice(head * width, (head + 1) * width)
+                scores = np.exp([q[t][head_columns] @ k[s][head_columns] / math.sqrt(width) for s in range(t + 1)])
+                mixed[head_columns] = sum(score / scores.sum() * v[s][head_columns] for s, score in enumerate(scores))
             row = after(x[t] + w["O"] @ mixed)
             hidden = np.maximum(w["in"] @ before(row) + b["in"], 0)
             new.append(after(row + w["out"] @ ln(hidden) + b["out"]))
@@ -75,8 +75,8 @@ def periodic_by_hand(
 def test_periodic_transformer_equals_loops_over_positions_and_heads(
     n_operands: int, layernorm: bool, norm_first: bool, share: bool
 ) -> None:
-    norms = {"layernorm": layernorm, "norm_first": norm_first}
-    spec = periodic(**{**TINY, "p": 5}, n_operands=n_operands, **norms, precision="float64")
+    changes = TINY | {"p": 5, "n_operands": n_operands, "layernorm": layernorm, "norm_first": norm_first}
+    spec = periodic(**changes, precision="float64")
     model = build_network(spec)
     with torch.no_grad():  # biases are zero at first and would hide an error
         for name, parameter in model.named_parameters():
@@ -96,7 +96,7 @@ def test_attention_of_a_position_does_not_see_the_future(queries: int) -> None:
     q, k, v = torch.randn(3, 5, 4, 8, requires_grad=True).unbind()
     for s in range(queries):
         position = 4 - queries + s
-        out = decoders.attention(q[:, 4 - queries :], k, v, n_heads=2)[:, s]
+        out = blocks.attention(q[:, 4 - queries :], k, v, n_heads=2)[:, s]
         by_key, by_value = torch.autograd.grad(out.square().sum(), (k, v), retain_graph=True)
         assert not by_key[:, position + 1 :].any()
         assert (by_value.abs().sum((0, 2)) > 0).tolist() == [t <= position for t in range(4)]
@@ -104,7 +104,7 @@ def test_attention_of_a_position_does_not_see_the_future(queries: int) -> None:
 
 @pytest.mark.parametrize("kind", ["grokformer", "periodic"])
 def test_last_position_reads_every_token_in_every_place(kind: str) -> None:
-    base = {**TINY, "p": 5, "operation": "x+y", "n_operands": 3}
+    base = TINY | {"p": 5, "operation": "x+y", "n_operands": 3}
     spec = msu(**base, y_min=0) if kind == "grokformer" else periodic(**base)
     model, tokens = build_network(spec), torch.tensor([[1, 2, 3]])
     with torch.no_grad():
@@ -126,7 +126,7 @@ def test_blocks_of_the_grokformer_start_as_copies_and_those_of_the_periodic_do_n
 def test_grokformer_starts_at_the_loss_of_the_source() -> None:
     """N(0, 1) weights tied to the output give a first loss near 75, far from ln 97 = 4.6."""
     spec = msu()
-    tokens, labels = (torch.from_numpy(part) for part in tables.table(spec.task))
+    tokens, labels = (torch.from_numpy(column) for column in tables.table(spec.task))
     with torch.no_grad():
         logits = build_network(spec)(tokens, share=True)
     assert logits.shape == (9312, 99)
@@ -166,6 +166,19 @@ def test_declared_scale_invariant_weights_are_those_that_can_be_scaled(changes: 
         torch.testing.assert_close(model(tokens), before, rtol=0, atol=0.01)
 
 
+@pytest.mark.parametrize(
+    ("spec", "number", "total", "squares"),
+    [(msu(), 409472, 600.8973, 14121.569), (periodic(), 419584, 90.43667, 3269.1062)],
+    ids=["msu", "periodic"],
+)
+def test_initial_weights_do_not_change(spec: RunSpec, number: int, total: float, squares: float) -> None:
+    weights = torch.cat([p.detach().flatten().double() for p in build_network(spec).parameters()])
+    assert len(weights) == number
+    # torch may round its normal and uniform numbers differently on another CPU, in the last digits
+    assert weights.sum().item() == pytest.approx(total, rel=1e-5)
+    assert (weights**2).sum().item() == pytest.approx(squares, rel=1e-6)
+
+
 def test_initial_weights_are_a_function_of_their_seed_alone() -> None:
     def flat(spec: RunSpec) -> list[float]:
         return torch.cat([p.detach().flatten() for p in build_network(spec).parameters()]).tolist()
@@ -174,7 +187,7 @@ def test_initial_weights_are_a_function_of_their_seed_alone() -> None:
     state, reference = torch.random.get_rng_state(), flat(msu(**TINY))
     assert torch.equal(torch.random.get_rng_state(), state), "building a network moved torch's own generator"
     torch.manual_seed(2)
-    same = msu(**{**TINY, "steps": 5}, alpha=0.7, lr=0.1, operation="x-y", split_seed=4, batch_seed=5)
+    same = replace(msu(**TINY), steps=5, alpha=0.7, lr=0.1, operation="x-y", split_seed=4, batch_seed=5)
     assert flat(msu(**TINY)) == flat(same) == flat(msu(**TINY, seed=3, init_seed=0)) == reference
     assert flat(msu(**TINY, seed=1)) == flat(msu(**TINY, init_seed=1)) != reference
     assert torch.tensor(flat(msu(**TINY, precision="float64"))).tolist() == reference
@@ -256,10 +269,10 @@ def test_bad_user_modules_are_refused() -> None:
     assert read.id == user_run().id
     with pytest.raises(SpecError, match=r"'Pairs'.* record.*user_model\(Pairs"):
         build_network(read)
-    made: dict[str, Any] = {}
-    exec("from torch import nn\nclass Made(nn.Module): pass", made)
+    namespace: dict[str, Any] = {}
+    exec("from torch import nn\nclass Made(nn.Module): pass", namespace)
     with pytest.raises(SpecError, match="source of .*Made.* cannot be read"):
-        user_model(made["Made"])
+        user_model(namespace["Made"])
 
 
 class Attends(nn.Module):
@@ -293,4 +306,4 @@ def test_models_are_made_from_their_configuration() -> None:
     config = PeriodicConfig(d_model=8, n_layers=1, layernorm=False)
     model = decoders.PeriodicTransformer(config, task)
     assert model(torch.zeros(2, 3, dtype=torch.long)).shape == (2, 5)
-    assert not any(isinstance(part, nn.LayerNorm) for part in model.modules())
+    assert not any(isinstance(module, nn.LayerNorm) for module in model.modules())

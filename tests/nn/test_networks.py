@@ -10,22 +10,20 @@ from torch.nn import functional as F
 
 from grokcore.nn.build import build_network
 from grokcore.spec import tables
-from grokcore.spec.base import SpecError
 from grokcore.spec.networks import DecoderConfig, EncoderConfig
-from grokcore.spec.optimizers import AdamW
-from grokcore.spec.presets import pku, pku_sum, power
-from grokcore.spec.run import RunSpec, replace
+from grokcore.spec.presets import pku, power
+from grokcore.spec.run import RunSpec
 
 SMALL: dict[str, Any] = {"p": 7, "d_model": 16, "d_mlp": 24, "precision": "float64"}
 BLOCK = {"W_QKV": "self_attn.in_proj_", "W_O": "self_attn.out_proj.", "W_in": "linear1.", "W_out": "linear2."}
 BLOCK |= {"norm_1": "norm1.", "norm_2": "norm2."}
 
 
-def close(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+def close(logits: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(logits, expected, rtol=1e-11, atol=1e-11)
 
 
-def made(spec: RunSpec) -> tuple[nn.Module, Tensor]:
+def network_and_tokens(spec: RunSpec) -> tuple[nn.Module, Tensor]:
     return build_network(spec), torch.from_numpy(tables.table(spec.task)[0])
 
 
@@ -51,17 +49,17 @@ def torch_encoder(model: nn.Module, spec: RunSpec) -> nn.TransformerEncoder:
 @pytest.mark.parametrize("marks", [True, False])
 def test_decoder_equals_torchs_encoder_with_a_causal_mask(n_operands: int, marks: bool) -> None:
     spec = power("x+y", **SMALL, n_operands=n_operands, operator_tokens=marks, n_layers=2)
-    model, tokens = made(spec)
-    said = tokens
+    model, tokens = network_and_tokens(spec)
+    read_tokens = tokens
     if marks:  # x ∘ y = with ∘ token 7 and = token 8
-        said = torch.stack([tokens, torch.full_like(tokens, 7)], 2).flatten(1)
-        said[:, -1] = 8
-    place, half = torch.arange(said.shape[1])[:, None].double(), torch.arange(8).double()
-    angle = place / 10_000 ** (2 * half / 16)
-    positions = torch.zeros(said.shape[1], 16, dtype=torch.float64)
+        read_tokens = torch.stack([tokens, torch.full_like(tokens, 7)], 2).flatten(1)
+        read_tokens[:, -1] = 8
+    position, half = torch.arange(read_tokens.shape[1])[:, None].double(), torch.arange(8).double()
+    angle = position / 10_000 ** (2 * half / 16)
+    positions = torch.zeros(read_tokens.shape[1], 16, dtype=torch.float64)
     positions[:, 0::2], positions[:, 1::2] = angle.sin(), angle.cos()
-    x = model.get_parameter("W_E")[said] + positions
-    mask = nn.Transformer.generate_square_subsequent_mask(said.shape[1], dtype=torch.float64)
+    x = model.get_parameter("W_E")[read_tokens] + positions
+    mask = nn.Transformer.generate_square_subsequent_mask(read_tokens.shape[1], dtype=torch.float64)
     expected = torch_encoder(model, spec)(x, mask=mask)[:, -1] @ model.get_parameter("W_U.weight").T
     close(model(tokens), expected)
     close(model(tokens, share=True), expected)
@@ -70,7 +68,7 @@ def test_decoder_equals_torchs_encoder_with_a_causal_mask(n_operands: int, marks
 @pytest.mark.parametrize("readout", ["mean", "last"])
 def test_encoder_equals_torchs_encoder(readout: str) -> None:
     spec = pku("encoder", **SMALL, n_operands=3, readout=readout)
-    model, tokens = made(spec)
+    model, tokens = network_and_tokens(spec)
     weight, bias = (model.get_parameter(f"W_E.{kind}") for kind in ("weight", "bias"))
     x = F.one_hot(tokens, 7).double() @ weight.T + bias + model.get_parameter("W_pos")
     out = torch_encoder(model, spec)(x)
@@ -82,7 +80,7 @@ def test_encoder_equals_torchs_encoder(readout: str) -> None:
 @pytest.mark.parametrize("n_operands", [2, 4])
 def test_mlp_equals_torchs_layers(n_operands: int) -> None:
     spec = pku("mlp", **SMALL, n_operands=n_operands)
-    model, tokens = made(spec)
+    model, tokens = network_and_tokens(spec)
     plain = nn.Sequential(
         nn.Linear(7 * n_operands, 24), nn.ReLU(), nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 7)
     ).double()
@@ -97,7 +95,7 @@ def test_mlp_equals_torchs_layers(n_operands: int) -> None:
 @pytest.mark.parametrize("n_layers", [1, 2])
 def test_lstm_equals_torchs_lstm(n_layers: int) -> None:
     spec = pku("lstm", p=7, d_model=16, precision="float64", n_operands=3, n_layers=n_layers)
-    model, tokens = made(spec)
+    model, tokens = network_and_tokens(spec)
     plain = nn.LSTM(7, 16, n_layers, batch_first=True, dtype=torch.float64)
     names = {"ih": "W_input", "hh": "W_state"}
     plain.load_state_dict(
@@ -129,40 +127,3 @@ def test_sizes_are_those_of_the_sources() -> None:
     bound = 1 / math.sqrt(128)
     values = build_network(pku("lstm")).get_parameter("layers.1.W_state.weight").detach()
     assert values.abs().max() <= bound and values.std() == pytest.approx(bound / math.sqrt(3), rel=0.02)
-
-
-def test_settings_of_the_sources() -> None:
-    assert power().task.y_min == 1 and power().batch_size == 512 and power(alpha=0.05).batch_size == 232
-    assert power("x+y", alpha=0.05, batch_size=32).batch_size == 32
-    for network, decay in (("encoder", 0.1), ("mlp", 0.2), ("lstm", 0.6)):
-        spec = pku(network, alpha=0.3, epochs=100)
-        assert spec.optimizer == AdamW(
-            weight_decay=decay, warmup=60, warmup_start=0.1, betas=(0.9, 0.99 if network == "lstm" else 0.98)
-        )
-        assert spec.steps == 600
-    assert pku("mlp", steps=77, warmup=5).steps == 77 and pku("mlp", warmup=5).optimizer.warmup == 5
-    sums = {k: pku_sum(k) for k in (2, 3, 4)}
-    assert {k: (s.alpha, s.batch_size, s.n_train) for k, s in sums.items()} == {
-        2: (0.9, 2, 324),
-        3: (0.4, 8, 2743),
-        4: (0.1, 32, 13032),
-    }
-    with pytest.raises(SpecError, match="unknown network 'mpl'; did you mean 'mlp'"):
-        pku("mpl")
-    with pytest.raises(SpecError, match="K = 2, 3 and 4, given 5: give alpha and batch_size too"):
-        pku_sum(5)
-    assert pku_sum(5, p=5, alpha=0.5, batch_size=64).task.n_rows == 3125
-
-
-def test_warm_up_from_a_tenth_of_the_rate() -> None:
-    from grokcore.engine import optimizers
-
-    spec = replace(pku("mlp", alpha=0.3), warmup=10)
-    lr = optimizers.hyperparameters([spec], 0, 12)["lr"][:, 0, 0]
-    linear = torch.optim.lr_scheduler.LinearLR
-    stepper = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1e-3)
-    schedule = linear(stepper, start_factor=0.1, end_factor=1.0, total_iters=10)
-    for rate in lr:
-        assert rate == pytest.approx(stepper.param_groups[0]["lr"], rel=1e-12)
-        stepper.step()
-        schedule.step()

@@ -42,6 +42,14 @@ read_checkpoint = first("read", "grokcore.sweeps.checkpoint", "grokcore.checkpoi
 write_checkpoint = first("write", "grokcore.sweeps.checkpoint", "grokcore.checkpoint")
 
 
+def checkpoint_options(**options: Any) -> dict[str, Any]:
+    """Return the arguments of `train` for `resume` or `save`; older commits took both by themselves."""
+    try:
+        return {"checkpoints": first("Checkpoints", "grokcore.engine.snapshot")(**options)}
+    except ImportError:
+        return {{"save": "checkpoint"}.get(name, name): value for name, value in options.items()}
+
+
 def digest(arrays: dict[str, np.ndarray]) -> str:
     """Return the SHA-256 of arrays with their names and types, to the last bit."""
     total = hashlib.sha256()
@@ -95,13 +103,13 @@ def resumed(file: Path, writes: bool) -> dict[str, str]:
     """Return how a training ends that writes a checkpoint half-way, or that goes on from it."""
     specs = gc.grid(gc.power("x-y", **SMALL, dropout=0.1, steps=600), seed=range(2))
     if not writes:
-        return outcome(specs, resume=read_checkpoint(file))
+        return outcome(specs, **checkpoint_options(resume=read_checkpoint(file)))
 
     def save(take: Callable[[], Any]) -> None:
         if not file.is_file() and (snapshot := take()).step >= HALF:
             write_checkpoint(file, snapshot, {})
 
-    return outcome(specs, checkpoint=save)
+    return outcome(specs, **checkpoint_options(save=save))
 
 
 def main() -> None:
