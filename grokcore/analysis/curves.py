@@ -1,8 +1,8 @@
 """From curves to one row a run: when thresholds were crossed, how a run ended, where training collapsed.
 
-The frames are those of `grokcore.sweep`: one row a run and evaluation, sorted by step. Steps are optimizer
-steps, accuracies lie between 0 and 1, norms are L2. What was not reached within the budget is NaN (censored
-at the column `steps`), and no run is ever left out.
+The frames are those of `grokcore.sweep`: one row for each run and evaluation, sorted by step. Steps are optimizer
+steps, accuracies lie between 0 and 1, norms are L2 norms. What was not reached within the budget is NaN (censored at
+the column `steps`). No run is ever left out.
 """
 
 from __future__ import annotations
@@ -15,19 +15,25 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-HOLD = 500
-LAG = 2.0
+HOLD = 500  # steps for which an accuracy has to stay above its threshold
+LAG = 2.0  # how many times later than training accuracy validation accuracy must rise to be called delayed
 THRESHOLDS = {99: 0.99, 100: 1 - 1e-6}  # an accuracy stored in single precision may miss 1 by rounding
 SMALLEST_BATCH = 64
 TASK = ("run", "operation", "p", "y_min", "n_operands", "alpha", "n_train", "n_val", "seed")
 MODEL = ("model", "n_layers", "d_model", "d_mlp", "layernorm", "affine")
 TRAINING = ("optimizer", "lr", "weight_decay", "momentum", "warmup", "batch_size", "steps", "status")
 SPEC_COLUMNS = TASK + MODEL + TRAINING
+COLLAPSE_COLUMNS = ("start", "bottom", "end", "depth", "val_before", "val_after", "recovered")
 NEEDED = ("step", "train_accuracy", "val_accuracy", "weight_norm", "weight_norm_sum")
 
 
 class Outcome(StrEnum):
-    """How a run ended, with the rule and a message for the reader. To hold means for `HOLD` steps."""
+    """How a run ended, with the rule in words and a message for the reader. To hold means to hold for `HOLD` steps.
+
+    Example:
+        >>> Outcome("MEMORISED_ONLY").message
+        'fitted the training set and did not generalise within its budget'
+    """
 
     rule: str
     message: str
@@ -73,12 +79,27 @@ class Crossing(NamedTuple):
 
 
 def crossing(steps: ArrayLike, values: ArrayLike, threshold: float, hold: float = 0) -> Crossing | None:
-    """Return where `values` `[n]` first reach `threshold` and stay for `hold` steps, or None (censored).
+    """Return where the values of one run first reach a threshold and stay there.
 
-    To stay is to be at least `threshold` at every evaluation of the next `hold` steps; a curve that ends
-    before that does not establish it. A value that is not a number is below any threshold. At the first
-    evaluation both ends of the bracket are its step. Raises ValueError for steps that do not increase or
-    unequal lengths.
+    Args:
+        steps: `[n]`, increasing.
+        values: `[n]`; one that is not a number is below any threshold.
+        threshold: what has to be reached.
+        hold: for how many steps the values have to be at least the threshold, at every evaluation. A curve that ends
+            before that does not establish it.
+
+    Returns:
+        The evaluation that shows it and the one before, twice the same step if it is the first evaluation; None if it
+        is never seen (censored).
+
+    Raises:
+        ValueError: steps that do not increase, or unequal lengths.
+
+    Example:
+        >>> crossing([0, 100, 200, 300], [0.1, 0.4, 0.99, 1.0], threshold=0.99)
+        Crossing(after=100, at=200)
+        >>> crossing([0, 100, 200, 300], [0.1, 0.4, 0.99, 1.0], threshold=0.99, hold=500) is None
+        True
     """
     at, above = np.asarray(steps, dtype=float), np.asarray(values, dtype=float) >= threshold
     if at.ndim != 1 or at.shape != above.shape or (np.diff(at) <= 0).any():
@@ -96,13 +117,26 @@ def crossing(steps: ArrayLike, values: ArrayLike, threshold: float, hold: float 
 def summary(curves: pd.DataFrame) -> pd.DataFrame:
     """Return one row a run, in order of appearance: its specification and what its curve shows.
 
-    Columns: those of the specification that the frame has; `outcome` (see `Outcome`); for s in train, val, t
-    in 99, 100, k in first, sustained the step `{s}_{t}_{k}` at which accuracy is seen to have reached t %,
-    with the evaluation before as `{s}_{t}_{k}_after`, both NaN if censored; `grok_delay`, val_99_sustained /
-    train_99_first; `point_1` and `point_2` as the functions; `late_rise`, how far validation accuracy rose
-    after train_99_first; `n_collapses`; `final_train_accuracy`, `final_val_accuracy`, `best_val_accuracy`;
-    for `weight_norm` and `weight_norm_sum` the value at the end `_final`, the maximum `_max` and `_max_step`.
-    Raises ValueError if columns are missing.
+    Args:
+        curves: the curves of any number of runs.
+
+    Returns:
+        A frame with these columns:
+
+        * those of the specification that `curves` has (`SPEC_COLUMNS`);
+        * `outcome`, the name of an `Outcome`;
+        * `{s}_{t}_{k}` for s in train, val, t in 99, 100 and k in first, sustained: the step at which accuracy is
+          seen to have reached t %, and `{s}_{t}_{k}_after`, the evaluation before; both NaN if censored;
+        * `grok_delay`: val_99_sustained divided by train_99_first;
+        * `point_1` and `point_2`: as the functions of these names;
+        * `late_rise`: how far validation accuracy rose after train_99_first;
+        * `n_collapses`: how many rows `collapses` has;
+        * `final_train_accuracy`, `final_val_accuracy` and `best_val_accuracy`;
+        * for `weight_norm` and `weight_norm_sum` the value at the end, `_final`, and the largest, `_max`, with its
+          step, `_max_step`.
+
+    Raises:
+        ValueError: no rows, or columns are missing.
     """
     _require(curves, ("run", *NEEDED))
     if curves.empty:
@@ -111,7 +145,7 @@ def summary(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def run_summary(curve: pd.DataFrame) -> dict[str, Any]:
-    """Return the row of `summary` of one run, as a dictionary."""
+    """Return the row that `summary` has for one run, as a dictionary; raises ValueError if columns are missing."""
     _require(curve, NEEDED)
     row: dict[str, Any] = {name: curve[name].iloc[0] for name in SPEC_COLUMNS if name in curve}
     steps = column(curve, "step")
@@ -120,16 +154,16 @@ def run_summary(curve: pd.DataFrame) -> dict[str, Any]:
     for side, values in accuracy.items():
         for percent, threshold in THRESHOLDS.items():
             for kind, hold in (("first", 0), ("sustained", HOLD)):
-                found = crossing(steps, values, threshold, hold)
+                bracket = crossing(steps, values, threshold, hold)
                 name = f"{side}_{percent}_{kind}"
-                times[name] = np.nan if found is None else float(found.at)
-                times[f"{name}_after"] = np.nan if found is None else float(found.after)
+                times[name] = np.nan if bracket is None else float(bracket.at)
+                times[f"{name}_after"] = np.nan if bracket is None else float(bracket.after)
     row |= {"outcome": _outcome(curve, times).value, **times}
     row["grok_delay"] = times["val_99_sustained"] / (times["train_99_first"] or np.nan)
     first, second = point_1(curve), point_2(curve)
     row |= {"point_1": np.nan if first is None else first, "point_2": np.nan if second is None else second}
-    fitted = accuracy["val"][steps >= times["train_99_first"]]
-    row["late_rise"] = float(np.nanmax(fitted) - fitted[0]) if len(fitted) else np.nan
+    later = accuracy["val"][steps >= times["train_99_first"]]
+    row["late_rise"] = float(np.nanmax(later) - later[0]) if len(later) else np.nan
     row["n_collapses"] = len(collapses(curve))
     row |= {f"final_{side}_accuracy": float(values[-1]) for side, values in accuracy.items()}
     row["best_val_accuracy"] = float(np.nanmax(accuracy["val"]))
@@ -145,15 +179,25 @@ def run_summary(curve: pd.DataFrame) -> dict[str, Any]:
 def collapses(curve: pd.DataFrame, high: float = 0.99, low: float = 0.9) -> pd.DataFrame:
     """Return the collapses of training accuracy of one run, one row each, in order of time.
 
-    Rule: after an evaluation with training accuracy at least `high`, a fall is seen at an evaluation when
-    training accuracy, or the mean or minimum of the mini-batch accuracies since the evaluation before, is
-    under `low`. (The minimum counts only if the smallest batch of an epoch has at least `SMALLEST_BATCH`
-    rows: in a smaller one a few errors are enough.) Training is back at the next evaluation with training
-    accuracy at least `high`; falls with at most `HOLD` steps between coming back and the next are one.
-    Columns: `start` (last evaluation at `high` before it), `bottom` (evaluation with the lowest accuracy),
-    `end` (training is back), `depth` (training accuracy at the start minus the lowest), `val_before` and
-    `val_after` (validation accuracy at start and end), `recovered`. A collapse that the curve cuts short ends
-    at its last step with `recovered` False.
+    After an evaluation with training accuracy of at least `high`, a fall is seen at an evaluation where training
+    accuracy, or the mean or minimum of the mini-batch accuracies since the evaluation before, is under `low`. (The
+    minimum counts only if the smallest batch of an epoch has at least `SMALLEST_BATCH` rows: in a smaller one a few
+    errors are enough.) Training has recovered at the next evaluation with training accuracy of at least `high`. A fall
+    that follows within `HOLD` steps of a recovery belongs to the same collapse.
+
+    Args:
+        curve: the curve of one run.
+        high: training accuracy before and after a collapse, at least.
+        low: the accuracy under which it has to fall.
+
+    Returns:
+        A frame with the columns `start` (last evaluation at `high` before it), `bottom` (evaluation with the lowest
+        accuracy), `end` (training has recovered), `depth` (training accuracy at the start minus the lowest),
+        `val_before` and `val_after` (validation accuracy at start and end) and `recovered`. A collapse that the end of
+        the curve cuts short ends at the last step, with `recovered` False.
+
+    Raises:
+        ValueError: unless 0 <= low < high <= 1, or if columns are missing.
     """
     if not 0 <= low < high <= 1:
         raise ValueError(f"collapses needs 0 <= low < high <= 1; got low {low} and high {high}")
@@ -165,11 +209,18 @@ def collapses(curve: pd.DataFrame, high: float = 0.99, low: float = 0.9) -> pd.D
     for falls in _groups_of_falls(steps, np.flatnonzero(lowest < low), good):
         start, back = good[good < falls[0]][-1], good[good >= falls[-1]]
         bottom, end = min(falls, key=lambda i: lowest[i]), back[0] if len(back) else len(steps) - 1
-        where = {"start": int(steps[start]), "bottom": int(steps[bottom]), "end": int(steps[end])}
-        how = {"depth": train[start] - lowest[bottom], "val_before": val[start], "val_after": val[end]}
-        rows.append({**where, **how, "recovered": len(back) > 0})
-    names = ["start", "bottom", "end", "depth", "val_before", "val_after", "recovered"]
-    return pd.DataFrame(rows, columns=pd.Index(names))
+        rows.append(
+            {
+                "start": int(steps[start]),
+                "bottom": int(steps[bottom]),
+                "end": int(steps[end]),
+                "depth": train[start] - lowest[bottom],
+                "val_before": val[start],
+                "val_after": val[end],
+                "recovered": len(back) > 0,
+            }
+        )
+    return pd.DataFrame(rows, columns=pd.Index(COLLAPSE_COLUMNS))
 
 
 def _groups_of_falls(steps: np.ndarray, falls: np.ndarray, good: np.ndarray) -> list[list[int]]:
@@ -187,7 +238,21 @@ def _groups_of_falls(steps: np.ndarray, falls: np.ndarray, good: np.ndarray) -> 
 
 
 def deepest_fall(values: ArrayLike, relative: bool = False) -> float:
-    """Return how far values `[n]` fall at most below their largest before, as a fraction of that if `relative`."""
+    """Return how far values fall at most below the largest value before.
+
+    Args:
+        values: `[n]`, in order of time.
+        relative: measure each fall as a fraction of the largest value before.
+
+    Returns:
+        The deepest fall, in the unit of `values` unless `relative`; 0 for values that never fall.
+
+    Example:
+        >>> deepest_fall([1, 4, 3, 5, 2])
+        3.0
+        >>> deepest_fall([1, 4, 3, 5, 2], relative=True)
+        0.6
+    """
     series = np.asarray(values, dtype=float)
     highest = np.maximum.accumulate(series)
     return float(((highest - series) / (highest if relative else 1.0)).max())
@@ -205,8 +270,8 @@ def point_2(curve: pd.DataFrame) -> float | None:
 
 def _first_step(curve: pd.DataFrame, columns: list[str]) -> float | None:
     lowest = np.min([column(curve, name) for name in columns], axis=0)
-    found = crossing(column(curve, "step"), lowest, THRESHOLDS[100])
-    return None if found is None else float(found.at)
+    bracket = crossing(column(curve, "step"), lowest, THRESHOLDS[100])
+    return None if bracket is None else float(bracket.at)
 
 
 def _outcome(curve: pd.DataFrame, times: dict[str, float]) -> Outcome:
@@ -221,7 +286,7 @@ def _outcome(curve: pd.DataFrame, times: dict[str, float]) -> Outcome:
 
 
 def _lowest_columns(curve: pd.DataFrame) -> list[str]:
-    """Return the columns whose minimum tells how low training accuracy went since the evaluation before."""
+    """Return the columns whose minimum is how low training accuracy went since the evaluation before."""
     names = [name for name in ("train_accuracy", "batch_accuracy_mean") if name in curve]
     if "batch_accuracy_min" in curve and {"n_train", "batch_size"} <= set(curve):
         n_train, batch = int(curve["n_train"].iloc[0]), int(curve["batch_size"].iloc[0])
