@@ -167,9 +167,6 @@ def measure(spec: RunSpec, weights: Mapping[int, Mapping[str, np.ndarray]]) -> p
     Raises:
         SpecError: the operation is no addition, or the network has no table `W_E`.
     """
-    import torch
-    from torch.func import functional_call
-
     from grokcore.nn.build import build_network
 
     if obstacle := _obstacle(spec):
@@ -188,9 +185,7 @@ def measure(spec: RunSpec, weights: Mapping[int, Mapping[str, np.ndarray]]) -> p
         shares = {name: spectrum(named["W_E"][ordered]) for name, ordered in orders.items()}
         rows += [(step, name, k, float(share)) for name in shares for k, share in enumerate(shares[name], start=1)]
         rows.append((step, "key_share", 0, float(sum(shares["share"][k - 1] for k in keys))))
-        state = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in named.items()}
-        with torch.no_grad():
-            logits = functional_call(network, state, (torch.from_numpy(tokens),)).numpy().astype(np.float64)
+        logits = _logits(network, named, tokens)
         restricted, excluded = split_logits(logits.reshape(n, n, -1), keys, sign)
         for name, part in {"full": logits, "restricted": restricted, "excluded": excluded}.items():
             results = _accuracy_and_loss(part.reshape(n * n, -1), labels, sides)
@@ -272,6 +267,16 @@ def _pairs(spec: RunSpec, numbers: Ints, sign: int) -> tuple[Ints, Ints, dict[st
     trained[batches.split(spec)[0]] = True
     sides = {"train": in_table & trained[row], "val": in_table & ~trained[row]}
     return np.stack([x, y], axis=1), numbers[(a + sign * b) % n], sides
+
+
+def _logits(network: Any, weights: Mapping[str, np.ndarray], tokens: Ints) -> Floats:
+    """Return the logits `[N, V]` of a network with these weights for tokens `[N, 2]`."""
+    import torch
+    from torch.func import functional_call
+
+    state = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in weights.items()}
+    with torch.no_grad():
+        return functional_call(network, state, (torch.from_numpy(tokens),)).numpy().astype(np.float64)
 
 
 def _accuracy_and_loss(logits: Floats, labels: Ints, sides: Mapping[str, Bools]) -> dict[str, float]:

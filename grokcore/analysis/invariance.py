@@ -47,9 +47,9 @@ def scale_invariance(spec: RunSpec, factor: float = 2.0) -> pd.DataFrame:
 
     Returns:
         A row for each weight tensor, and the rows "scale-invariant subset" (if the network declares one) and "all
-        weights". Columns: `parameter`; `n_weights`; `change`, the largest absolute change of a log-probability (in nats)
-        over the whole table; `scale_invariant`, whether the weights are in the declared subset. LayerNorm's eps alone
-        causes a change of about 1e-5.
+        weights". Columns: `parameter`; `n_weights`; `change`, the largest absolute change of a log-probability over
+        the whole table, in nats; `scale_invariant`, whether the weights are in the declared subset. LayerNorm's eps
+        alone causes a change of about 1e-5.
     """
     import torch
     from torch.func import functional_call
@@ -59,7 +59,7 @@ def scale_invariance(spec: RunSpec, factor: float = 2.0) -> pd.DataFrame:
     model = build_network(spec.model_copy(update={"precision": "float64"}))
     tokens = torch.from_numpy(tables.table(spec.task)[0])
     weights = dict(model.named_parameters())
-    subset = set(getattr(model, "scale_invariant", ()))
+    subset: set[str] = set(getattr(model, "scale_invariant", ()))
     reference = model(tokens).log_softmax(-1).detach()
     groups = {name: {name} for name in weights}
     if subset:

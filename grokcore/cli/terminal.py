@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from grokcore.analysis.curves import HOLD, THRESHOLDS, Outcome, run_summary
+from grokcore.analysis.crossings import HOLD, THRESHOLDS
+from grokcore.analysis.curves import Outcome, run_summary
 from grokcore.bench import benchmark
 from grokcore.records.store import Record
 from grokcore.report.build import Cost, duration
