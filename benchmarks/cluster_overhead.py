@@ -1,7 +1,8 @@
-"""What a Dask cluster costs beside the local pool: 64 short runs on each, in turns, with as many processes.
+"""What a Dask cluster costs compared with the local pool: 64 short runs on each, in turns, with as many processes.
 
-`python benchmarks/cluster_overhead.py [--rounds N]` starts a scheduler and workers on this machine and prints seconds,
-and their ratio. A local sweep starts its processes anew; the cluster's are there, and its start is told apart.
+`python benchmarks/cluster_overhead.py [--rounds N]` starts a scheduler and workers on this machine, and prints the
+seconds of both and their ratio. A local sweep starts new processes each time. The cluster's processes are already
+running; the time to start them is printed separately.
 """
 
 import argparse
@@ -22,25 +23,25 @@ SPECS = gc.grid(gc.msu(p=23, d_model=32, d_mlp=64, batch_size=64, steps=150), se
 
 
 def seconds(executor: Executor | None) -> float:
-    """Return how long a sweep of all runs takes in an empty store."""
+    """Return the seconds that a sweep of all runs takes in an empty store, in the local pool without an executor."""
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
+        start = time.perf_counter()
         gc.sweep(SPECS, store=Store(Path(folder) / "cache", Path(folder) / "records"), device="cpu", executor=executor)
-        return time.perf_counter() - began
+        return time.perf_counter() - start
 
 
 def main() -> None:
-    """Print the times of both ways."""
-    rounds = argparse.ArgumentParser(description=__doc__)
-    rounds.add_argument("--rounds", type=int, default=5)
-    n = rounds.parse_args().rounds
-    began = time.perf_counter()
+    """Print the times of both, round by round, and their medians."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    start = time.perf_counter()
     options = {"n_workers": cores(), "threads_per_worker": 1, "dashboard_address": None}
     with LocalCluster(**options) as cluster, Client(cluster, set_as_default=False) as client:
         executor = DaskExecutor(client)
-        print(f"{cores()} workers: started in {time.perf_counter() - began:.1f} s, ", end="")
+        print(f"{cores()} workers: started in {time.perf_counter() - start:.1f} s, ", end="")
         print(f"first sweep (they load torch) {seconds(executor):.1f} s", flush=True)
-        pairs = [(seconds(None), seconds(executor)) for _ in range(n)]
+        pairs = [(seconds(None), seconds(executor)) for _ in range(rounds)]
     for local, dask in pairs:
         print(f"{len(SPECS)} runs: local pool {local:.2f} s, Dask {dask:.2f} s, ratio {dask / local:.2f}")
     local, dask = (statistics.median(values) for values in zip(*pairs, strict=True))

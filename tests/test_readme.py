@@ -140,7 +140,7 @@ def speed_table(rows: list[dict[str, Any]]) -> str:
     columns = {
         "against one plain loop": "job_speedup",
         "against two at once": "job_speedup_vs_two_references",
-        "against its matrix products": "floor_ratio",
+        "against the matmul bound": "matmul_bound_ratio",
     }
     lines = [["network", "runs together", *columns], ["---", *["--:"] * (len(columns) + 1)]]
     for row in rows:

@@ -1,4 +1,4 @@
-"""From curves and weights to one row a run: `gc.analysis`. Its public names are listed in `__init__.pyi`."""
+"""What curves and weights show, one row a run: `gc.analysis`. Its public names are listed in `__init__.pyi`."""
 
 from grokcore.spec.public_names import attach_stub
 

@@ -25,24 +25,31 @@ def recorded(store: Store) -> pd.DataFrame:
 
 
 def record(store: Store, specs: Sequence[RunSpec]) -> None:
-    """Measure the networks of the source `periodic` among these runs that are not recorded yet, and add them."""
-    known = recorded(store)
-    wanted = {spec.id: spec for spec in specs if isinstance(spec.model, PeriodicConfig)}
-    new = [spec for run, spec in wanted.items() if run not in set(known["run"])]
+    """Measure and record the networks of the source `periodic` among these runs that are not recorded yet."""
+    before = recorded(store)
+    by_id = {spec.id: spec for spec in specs if isinstance(spec.model, PeriodicConfig)}
+    new = [spec for run, spec in by_id.items() if run not in set(before["run"])]
     if not new:
         return
     measured = pd.concat([scale_invariance(spec).assign(run=spec.id) for spec in new])
-    both = pd.concat([known, measured], ignore_index=True) if len(known) else measured
-    weight_tables.write(store.records / FILE, both.loc[:, COLUMNS], digits=9)
+    everything = pd.concat([before, measured], ignore_index=True) if len(before) else measured
+    weight_tables.write(store.records / FILE, everything.loc[:, COLUMNS], digits=9)
 
 
 def scale_invariance(spec: RunSpec, factor: float = 2.0) -> pd.DataFrame:
-    """Measure how far log p(y|x) moves when weights are multiplied by `factor`, at initialisation, in float64.
+    """Measure how far log p(y|x) moves when weights are multiplied by a factor, at initialisation, in float64.
 
-    Returns a row a weight tensor, and the rows "scale-invariant subset" and "all weights": columns `parameter`,
-    `n_weights`, `change` (largest absolute change of a log-probability over the whole table) and `scale_invariant`
-    (in the declared subset). A change is relative to none (0): LayerNorm's eps alone leaves about 1e-5. Source:
-    `periodic`, section 1.
+    Source: `periodic`, section 1.
+
+    Args:
+        spec: the run whose network is measured.
+        factor: by which the weights are multiplied.
+
+    Returns:
+        A row for each weight tensor, and the rows "scale-invariant subset" (if the network declares one) and "all
+        weights". Columns: `parameter`; `n_weights`; `change`, the largest absolute change of a log-probability over
+        the whole table, in nats; `scale_invariant`, whether the weights are in the declared subset. LayerNorm's eps
+        alone causes a change of about 1e-5.
     """
     import torch
     from torch.func import functional_call
@@ -52,24 +59,22 @@ def scale_invariance(spec: RunSpec, factor: float = 2.0) -> pd.DataFrame:
     model = build_network(spec.model_copy(update={"precision": "float64"}))
     tokens = torch.from_numpy(tables.table(spec.task)[0])
     weights = dict(model.named_parameters())
-    subset = set(getattr(model, "scale_invariant", ()))
+    subset: set[str] = set(getattr(model, "scale_invariant", ()))
     reference = model(tokens).log_softmax(-1).detach()
-    groups = (
-        {name: {name} for name in weights}
-        | ({"scale-invariant subset": subset} if subset else {})
-        | {"all weights": set(weights)}
-    )
+    groups = {name: {name} for name in weights}
+    if subset:
+        groups["scale-invariant subset"] = subset
+    groups["all weights"] = set(weights)
     rows = []
     for name, scaled in groups.items():
         changed = {key: value * factor if key in scaled else value for key, value in weights.items()}
         with torch.no_grad():
-            moved = functional_call(model, changed, (tokens,)).log_softmax(-1) - reference
-        size = sum(weights[key].numel() for key in scaled)
+            change = functional_call(model, changed, (tokens,)).log_softmax(-1) - reference
         rows.append(
             {
                 "parameter": name,
-                "n_weights": size,
-                "change": moved.abs().max().item(),
+                "n_weights": sum(weights[key].numel() for key in scaled),
+                "change": change.abs().max().item(),
                 "scale_invariant": scaled <= subset,
             }
         )

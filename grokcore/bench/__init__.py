@@ -1,1 +1,1 @@
-"""The engine timed beside what it is compared with."""
+"""The engine timed against the plain loop of the source and against its own matrix products."""

@@ -1,14 +1,15 @@
-"""The benchmark: the engine against the plain loop of the source and against its own matrix products.
+"""The benchmark: the engine against the plain loop of the source, and against its own matrix products.
 
-All sides take turns in one call, in windows of steps, for several rounds; a ratio is taken within a round, so that a
-machine that is slower for a while is slower for both. Rows hold medians over the rounds, and in `spread` the smallest
-and the largest.
+All sides are timed in turns within one call, in windows of steps, for several rounds. A ratio is taken within a round,
+so that a machine that is slow for a while is slow for both sides. Rows hold medians over the rounds, and in `spread`
+the smallest and the largest value.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from grokcore.bench.timing import Processes, Side
@@ -21,17 +22,25 @@ from grokcore.sweeps.grouping import runs_that_pay
 WINDOW = 200  # steps of a window
 EVALUATIONS = 4  # evaluations of a window
 ROUNDS = 3
-SHARP = 0.9  # of the rate of a large product: below, the floor would be one that could be lower
+SHARP = 0.9  # smallest rate, as a share of that of a large product, at which the matmul bound counts as sharp
 CASES: dict[str, RunSpec] = {
-    **{"msu": msu(), "periodic-1": periodic(1), "periodic-2": periodic(2), "decoder": power()},
-    **{name: pku(name) for name in ("encoder", "mlp", "lstm")},
-    **{f"sum-{k}": pku_sum(k) for k in (2, 3, 4)},
+    "msu": msu(),
+    "periodic-1": periodic(1),
+    "periodic-2": periodic(2),
+    "decoder": power(),
+    "encoder": pku("encoder"),
+    "mlp": pku("mlp"),
+    "lstm": pku("lstm"),
+    "sum-2": pku_sum(2),
+    "sum-3": pku_sum(3),
+    "sum-4": pku_sum(4),
 }
 GROWTH: dict[str, tuple[str, Sequence[int]]] = {
     "p": ("p", (23, 47, 97, 197, 397)),
     "depth": ("n_layers", (1, 2, 4, 8)),
 }
-R_CPU, R_GPU = (1, 2, 4, 8), (1, 4, 16, 64, 256, 1024)
+R_CPU = (1, 2, 4, 8)
+R_GPU = (1, 4, 16, 64, 256, 1024)
 Row = dict[str, Any]
 Say = Callable[[str], None]
 
@@ -39,26 +48,40 @@ Say = Callable[[str], None]
 def run(
     device: str = "cpu", full: bool = False, rounds: int = ROUNDS, say: Say = print, cases: Sequence[str] = ()
 ) -> list[Row]:
-    """Time cases (default: all) on a device and return a row each; with `full` also growth with p, depth, R, processes.
+    """Time cases on a device.
 
-    Times are in milliseconds a run-step, evaluation included unless the name says `step`. On a CPU the engine has one
-    process a core, with one thread, and trains several runs at once where their step is small (`R`); on a GPU there is
-    a row for each R.
+    On a CPU the engine has one process a core, with one thread each, and trains several runs at once where their step
+    is small (`R`). On a GPU there is a row for each R.
+
+    Args:
+        device: where all sides run: `cpu`, `cuda`, …
+        full: also time how a step grows with p and depth, and on a CPU with R and the number of processes.
+        rounds: how many times every side is timed.
+        say: called with a line of progress.
+        cases: names of `CASES`; all of them if there are none.
+
+    Returns:
+        One row a case, or on a GPU one for each case and R. Times are in milliseconds a run-step and include the
+        evaluations, unless the column's name begins with `step` or `matmul_bound`.
+
+    Raises:
+        RuntimeError: a side failed in its process; the message names the side and its error.
     """
-    n = cores()
+    n_cores = cores()
     rows: list[Row] = []
-    with Processes([*[1] * n, n]) as processes:
-        about = {"device": device, "machine": _machine(device), **_versions()}
+    with Processes([*[1] * n_cores, n_cores]) as processes:
+        origin = {"device": device, "machine": _machine(device), **_versions()}
         for name in cases or CASES:
             spec = CASES[name]
             say(f"{name}: {rounds} rounds")
-            case = (
-                _cpu_case(processes, spec, n, rounds) if device == "cpu" else _gpu_case(processes, spec, device, rounds)
-            )
-            rows += [{"case": name, **about, "steps": spec.steps, **row} for row in case]
-        for row in _growth(processes, device, n, rounds) if full else ():
+            if device == "cpu":
+                case_rows = _cpu_case(processes, spec, n_cores, rounds)
+            else:
+                case_rows = _gpu_case(processes, spec, device, rounds)
+            rows += [{"case": name, **origin, "steps": spec.steps, **row} for row in case_rows]
+        for row in _growth(processes, device, n_cores, rounds) if full else ():
             say(f"growth with {row['grows_with']}: {row['at']}")
-            rows.append({"case": "growth", **about, **row})
+            rows.append({"case": "growth", **origin, **row})
     return rows
 
 
@@ -68,7 +91,13 @@ def evaluations_per_step(spec: RunSpec) -> float:
 
 
 def whole_epochs(spec: RunSpec) -> int:
-    """Return the steps of a window of the reference: it looks at the validation set after each of its epochs."""
+    """Return the steps of a window of the reference, which evaluates the validation set after each of its epochs.
+
+    Example:
+        >>> spec = pku_sum(2)
+        >>> spec.steps_per_epoch, whole_epochs(spec)  # the first multiple that is at least WINDOW
+        (162, 324)
+    """
     return -(-WINDOW // spec.steps_per_epoch) * spec.steps_per_epoch
 
 
@@ -88,93 +117,144 @@ def _versions() -> Row:
     return {"grokcore": __version__, "torch": torch.__version__}
 
 
-def _cpu_case(processes: Processes, spec: RunSpec, n: int, rounds: int) -> Iterator[Row]:
-    """Time the engine and its products in one process and in one a core; the reference on all threads and one each.
-
-    The engine trains as many runs at once as it would take of this kind.
-    """
-    R, window = runs_that_pay(spec), whole_epochs(spec)
-    engine, evaluation, products = (Side(kind, spec, R) for kind in ("engine", "evaluation", "floor"))
-    alone, reference = Side("engine", spec), Side("reference", spec)
-    every, threaded, share = range(n), (n,), evaluations_per_step(spec)
+def _cpu_case(processes: Processes, spec: RunSpec, n_cores: int, rounds: int) -> Iterator[Row]:
+    """Time one network on a CPU; the engine trains as many runs at once as it would take of this kind."""
+    R = runs_that_pay(spec)
     operations = processes.value(Side("operations", spec, R)) / R
-    measured: list[Row] = []
-    for _ in range(rounds):
-        step, floor = (processes.time(side, WINDOW) / WINDOW / R for side in (engine, products))
-        step_all, floor_all = (processes.time(side, WINDOW, every) / WINDOW / R / n for side in (engine, products))
-        evaluate = processes.time(evaluation, EVALUATIONS) / EVALUATIONS / R
-        evaluate_all = processes.time(evaluation, EVALUATIONS, every) / EVALUATIONS / R / n
-        plain = processes.time(reference, window, threaded) / window
-        plain_all = processes.time(reference, window, every) / window / n
-        rate = processes.value(Side("product rate", spec))
-        whole = step_all + share * evaluate_all
-        row: Row = {"reference_ms_per_run_step": 1e3 * plain, "two_references_ms_per_run_step": 1e3 * plain_all}
-        row |= {"ms_per_run_step": 1e3 * whole, "step_ms_one_process": 1e3 * step, "floor_ms_one_process": 1e3 * floor}
-        row |= {"job_speedup": plain / whole, "job_speedup_vs_two_references": plain_all / whole}
-        row |= {"floor_ratio": step / floor, "evaluation_share": share * evaluate / (step + share * evaluate)}
-        row |= {"gain_of_processes": step / step_all, "gain_of_processes_floor": floor / floor_all}
-        row |= {"floor_gflops": operations / floor / 1e9, "floor_rate_share": operations / floor / rate}
-        row |= {"gain_of_runs": processes.time(alone, WINDOW) / WINDOW / step if R > 1 else 1.0}
-        measured.append(row)
-    yield _summary(measured) | {"R": R, "processes": n, "threads": 1, "reference_threads": n, "operations": operations}
+    summary = _summary([_cpu_round(processes, spec, R, n_cores, operations) for _ in range(rounds)])
+    yield {
+        **summary,
+        "R": R,
+        "processes": n_cores,
+        "threads": 1,
+        "reference_threads": n_cores,
+        "operations": operations,
+    }
+
+
+def _cpu_round(processes: Processes, spec: RunSpec, R: int, n_cores: int, operations: float) -> Row:
+    """Time the engine and its matrix products in one process and in one a core; the reference on all threads, and as
+    many references at once as there are cores.
+    """
+    engine, bound, evaluation = (Side(kind, spec, R) for kind in ("engine", "matmul bound", "evaluation"))
+    reference = Side("reference", spec)
+    each_core, threaded = range(n_cores), (n_cores,)
+    window, share = whole_epochs(spec), evaluations_per_step(spec)
+    step = processes.time(engine, WINDOW) / WINDOW / R
+    products = processes.time(bound, WINDOW) / WINDOW / R
+    step_all = processes.time(engine, WINDOW, each_core) / WINDOW / R / n_cores
+    products_all = processes.time(bound, WINDOW, each_core) / WINDOW / R / n_cores
+    evaluate = processes.time(evaluation, EVALUATIONS) / EVALUATIONS / R
+    evaluate_all = processes.time(evaluation, EVALUATIONS, each_core) / EVALUATIONS / R / n_cores
+    plain = processes.time(reference, window, threaded) / window
+    plain_all = processes.time(reference, window, each_core) / window / n_cores
+    largest_rate = processes.value(Side("product rate", spec))
+    alone = processes.time(Side("engine", spec), WINDOW) / WINDOW if R > 1 else step
+    whole = step_all + share * evaluate_all
+    return {
+        "reference_ms_per_run_step": 1e3 * plain,
+        "two_references_ms_per_run_step": 1e3 * plain_all,
+        "ms_per_run_step": 1e3 * whole,
+        "step_ms_one_process": 1e3 * step,
+        "matmul_bound_ms_one_process": 1e3 * products,
+        "job_speedup": plain / whole,
+        "job_speedup_vs_two_references": plain_all / whole,
+        "matmul_bound_ratio": step / products,
+        "evaluation_share": share * evaluate / (step + share * evaluate),
+        "gain_of_processes": step / step_all,
+        "gain_of_processes_matmul_bound": products / products_all,
+        "matmul_bound_gflops": operations / products / 1e9,
+        "matmul_bound_rate_share": operations / products / largest_rate,
+        "gain_of_runs": alone / step,
+    }
 
 
 def _gpu_case(processes: Processes, spec: RunSpec, device: str, rounds: int) -> Iterator[Row]:
-    """Time R runs as one program against the reference on the same GPU, for each R."""
-    share = evaluations_per_step(spec)
+    """Time R runs as one program against the reference on the same GPU, for each R that fits into its memory."""
     for R in R_GPU:
         try:
-            yield _gpu_row(processes, spec, R, device, rounds, share)
+            operations = processes.value(Side("operations", spec, R, device)) / R
+            summary = _summary([_gpu_round(processes, spec, R, device, operations) for _ in range(rounds)])
         except RuntimeError as error:
             if "OutOfMemoryError" not in str(error):
                 raise
             return  # more runs do not fit either
+        yield {**summary, "R": R, "processes": 1, "threads": 1, "operations": operations}
 
 
-def _gpu_row(processes: Processes, spec: RunSpec, R: int, device: str, rounds: int, share: float) -> Row:
-    engine, evaluation, products = (Side(kind, spec, R, device) for kind in ("engine", "evaluation", "floor"))
-    operations, moved = (processes.value(Side(kind, spec, R, device)) / R for kind in ("operations", "bytes"))
-    window = whole_epochs(spec)
-    measured: list[Row] = []
-    for _ in range(rounds):
-        step = processes.time(engine, WINDOW) / WINDOW / R
-        whole = step + share * processes.time(evaluation, EVALUATIONS) / EVALUATIONS / R
-        floor = processes.time(products, WINDOW) / WINDOW / R
-        plain = processes.time(Side("reference", spec, R, device), window) / window
-        rate, width = (processes.value(Side(kind, spec, R, device)) for kind in ("product rate", "bandwidth"))
-        row: Row = {"reference_ms_per_run_step": 1e3 * plain, "ms_per_run_step": 1e3 * whole}
-        row |= {"run_steps_per_second": 1 / whole, "job_speedup": plain / whole}
-        row |= {"floor_ratio": step / floor, "evaluation_share": 1 - step / whole, "bytes_ratio": step * width / moved}
-        row |= {"floor_gflops": operations / floor / 1e9, "floor_rate_share": operations / floor / rate}
-        measured.append(row)
-    return _summary(measured) | {"R": R, "processes": 1, "threads": 1, "operations": operations}
+def _gpu_round(processes: Processes, spec: RunSpec, R: int, device: str, operations: float) -> Row:
+    """Time the engine, its matrix products and the reference on a GPU, one after the other."""
+    engine, bound, evaluation = (Side(kind, spec, R, device) for kind in ("engine", "matmul bound", "evaluation"))
+    window, share = whole_epochs(spec), evaluations_per_step(spec)
+    step = processes.time(engine, WINDOW) / WINDOW / R
+    whole = step + share * processes.time(evaluation, EVALUATIONS) / EVALUATIONS / R
+    products = processes.time(bound, WINDOW) / WINDOW / R
+    plain = processes.time(Side("reference", spec, R, device), window) / window
+    moved = processes.value(Side("bytes", spec, R, device)) / R
+    largest_rate = processes.value(Side("product rate", spec, R, device))
+    bandwidth = processes.value(Side("bandwidth", spec, R, device))
+    return {
+        "reference_ms_per_run_step": 1e3 * plain,
+        "ms_per_run_step": 1e3 * whole,
+        "run_steps_per_second": 1 / whole,
+        "job_speedup": plain / whole,
+        "matmul_bound_ratio": step / products,
+        "evaluation_share": 1 - step / whole,
+        "bytes_ratio": step * bandwidth / moved,
+        "matmul_bound_gflops": operations / products / 1e9,
+        "matmul_bound_rate_share": operations / products / largest_rate,
+    }
 
 
-def _growth(processes: Processes, device: str, n: int, rounds: int) -> Iterator[Row]:
+@dataclass(frozen=True)
+class _Point:
+    """One place on a curve of growth: runs of `spec`, R in a program, in the first processes of one thread."""
+
+    grows_with: str
+    at: int
+    spec: RunSpec
+    R: int = 1
+    n_processes: int = 1
+
+
+def _growth(processes: Processes, device: str, n_cores: int, rounds: int) -> Iterator[Row]:
     """Time one step of `msu`, and its products, as p, depth and on a CPU R and the number of processes grow."""
     base = CASES["msu"]
-    points: list[tuple[str, int, RunSpec, int, Sequence[int]]] = [
-        (kind, value, replace(base, **{field: value}), 1, (0,))
-        for kind, (field, values) in GROWTH.items()
+    points = [
+        _Point(name, value, replace(base, **{field: value}))
+        for name, (field, values) in GROWTH.items()
         for value in values
     ]
     if device == "cpu":  # a GPU has a row for each R already, and one process
-        points += [("R", R, base, R, (0,)) for R in R_CPU]
-        points += [("processes", k, base, 1, range(k)) for k in range(1, n + 1)]
-    for kind, at, spec, R, among in points:
-        engine, products = (Side(which, spec, R, device) for which in ("engine", "floor"))
-        runs, window = R * len(among), max(20, WINDOW // (2 * R))
-        measured: list[Row] = []
-        for _ in range(rounds):
-            step, floor = (processes.time(side, window, among) / window / runs for side in (engine, products))
-            row: Row = {"step_ms_per_run_step": 1e3 * step, "floor_ms_per_run_step": 1e3 * floor}
-            measured.append(row | {"floor_ratio": step / floor})
-        yield _summary(measured) | {"grows_with": kind, "at": at, "R": R, "processes": len(among), "threads": 1}
+        points += [_Point("R", R, base, R=R) for R in R_CPU]
+        points += [_Point("processes", n, base, n_processes=n) for n in range(1, n_cores + 1)]
+    for point in points:
+        summary = _summary([_growth_round(processes, point, device) for _ in range(rounds)])
+        yield {
+            **summary,
+            "grows_with": point.grows_with,
+            "at": point.at,
+            "R": point.R,
+            "processes": point.n_processes,
+            "threads": 1,
+        }
 
 
-def _summary(measured: list[Row]) -> Row:
-    """Return the median of every measure over the rounds, and its smallest and largest in `spread`."""
-    columns = {name: [row[name] for row in measured] for name in measured[0]}
+def _growth_round(processes: Processes, point: _Point, device: str) -> Row:
+    engine, bound = (Side(kind, point.spec, point.R, device) for kind in ("engine", "matmul bound"))
+    workers, runs, window = range(point.n_processes), point.R * point.n_processes, max(20, WINDOW // (2 * point.R))
+    step = processes.time(engine, window, workers) / window / runs
+    products = processes.time(bound, window, workers) / window / runs
+    return {
+        "step_ms_per_run_step": 1e3 * step,
+        "matmul_bound_ms_per_run_step": 1e3 * products,
+        "matmul_bound_ratio": step / products,
+    }
+
+
+def _summary(rounds: list[Row]) -> Row:
+    """Return the median of every column over the rounds, and its smallest and largest value in `spread`."""
+    columns = {name: [row[name] for row in rounds] for name in rounds[0]}
     spread = {name: [min(values), max(values)] for name, values in columns.items()}
     medians = {name: statistics.median(values) for name, values in columns.items()}
-    return {**medians, "spread": spread, "rounds": len(measured)}
+    return {**medians, "spread": spread, "rounds": len(rounds)}

@@ -1,8 +1,9 @@
 """What the benchmark compares with: the training loop that the source `msu` describes, written plainly.
 
-One run at a time; shuffled mini-batches; loss and accuracy fetched at every step; the whole validation set after every
-epoch, in batches of 512 or, where that is larger, of the training's. The network of `msu` is torch's own
-`TransformerEncoder`; others are the package's modules, every position computed for every example.
+It trains one run at a time on shuffled mini-batches, fetches loss and accuracy at every step, and evaluates the whole
+validation set after every epoch, in batches of 512 rows or of the training's batch size, whichever is larger. The
+network of `msu` is torch's own `TransformerEncoder`. The other networks are the package's modules, which compute every
+position for every example.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from grokcore.spec.run import RunSpec
 
 
 class PlainGrokformer(nn.Module):
-    """The network of `decoders.Grokformer` out of torch's own parts."""
+    """The network of `decoders.Grokformer`, built of torch's own layers."""
 
     def __init__(self, config: GrokformerConfig, p: int, n_operands: int) -> None:
         super().__init__()
@@ -42,29 +43,46 @@ class PlainGrokformer(nn.Module):
 
 
 def plain_model(spec: RunSpec) -> nn.Module:
-    """Return the network of a run as the reference has it, initialised anew."""
+    """Return the network of a run as the reference has it, newly initialised."""
     if isinstance(spec.model, GrokformerConfig):
         return PlainGrokformer(spec.model, spec.task.p, spec.task.n_operands)
     return build_network(spec)
 
 
 def plain_optimizer(spec: RunSpec, model: nn.Module) -> torch.optim.Optimizer:
-    """Return torch's own optimizer with the run's rate, decay, momentum, betas. Raises ValueError if there is none."""
+    """Return torch's own optimizer with the run's hyperparameters.
+
+    Raises:
+        ValueError: the run clips gradients or adds noise to its weights, or its optimizer is neither AdamW nor SGD.
+    """
     if spec.clip_grad_norm or spec.weight_noise:
         raise ValueError(
             "the reference neither clips gradients nor adds noise: leave out clip_grad_norm and weight_noise"
         )
-    o = spec.optimizer
-    if isinstance(o, AdamW):
-        return torch.optim.AdamW(model.parameters(), lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay)
-    if isinstance(o, SGD):
-        return torch.optim.SGD(model.parameters(), lr=o.lr, momentum=o.momentum, weight_decay=o.weight_decay)
-    raise ValueError(f"the reference has no {o.name!r}; it has adamw and sgd")
+    h = spec.optimizer
+    if isinstance(h, AdamW):
+        return torch.optim.AdamW(model.parameters(), lr=h.lr, betas=h.betas, eps=h.eps, weight_decay=h.weight_decay)
+    if isinstance(h, SGD):
+        return torch.optim.SGD(model.parameters(), lr=h.lr, momentum=h.momentum, weight_decay=h.weight_decay)
+    raise ValueError(f"the reference has no {h.name!r}; it has adamw and sgd")
 
 
 def train_plainly(spec: RunSpec, device: str = "cpu") -> Iterator[dict[str, float]]:
-    """Train one run and yield loss and accuracy after every step, with the validation set's at the end of an epoch."""
-    tokens, labels = (torch.from_numpy(part).to(device) for part in tables.table(spec.task))
+    """Train one run, and yield after every step what was measured.
+
+    Args:
+        spec: the run. Its seed decides the split; batches, and the weights of `PlainGrokformer`, come from torch's
+            global generator.
+        device: where it is trained.
+
+    Yields:
+        `loss` (mean cross-entropy in nats) and `accuracy` of the mini-batch, after the last step of an epoch also
+        `val_loss` and `val_accuracy` of the validation set.
+
+    Raises:
+        ValueError: as `plain_optimizer`.
+    """
+    tokens, labels = (torch.from_numpy(array).to(device) for array in tables.table(spec.task))
     train, validation = (torch.from_numpy(rows).to(device) for rows in batches.split(spec))
     model = plain_model(spec).to(device)
     optimizer = plain_optimizer(spec, model)
@@ -73,7 +91,7 @@ def train_plainly(spec: RunSpec, device: str = "cpu") -> Iterator[dict[str, floa
     step = 0
     while step < spec.steps:
         model.train()
-        measured = {}
+        measured: dict[str, float] = {}
         for rows in train[torch.randperm(len(train), device=device)].split(spec.batch_size):
             if measured:
                 yield measured
@@ -93,11 +111,22 @@ def train_plainly(spec: RunSpec, device: str = "cpu") -> Iterator[dict[str, floa
 
 @torch.no_grad()
 def evaluate_plainly(model: nn.Module, tokens: Tensor, labels: Tensor, rows: Tensor, size: int) -> dict[str, float]:
-    """Return mean loss and accuracy over the rows, in batches of `size`."""
+    """Return mean loss and accuracy over some rows of the table.
+
+    Args:
+        model: maps tokens `[N, T]` to logits `[N, V]`.
+        tokens: the table `[n_rows, T]`.
+        labels: its labels `[n_rows]`.
+        rows: which rows count, `[N]`.
+        size: rows of a batch.
+
+    Returns:
+        `val_loss` in nats and `val_accuracy` between 0 and 1.
+    """
     model.eval()
-    loss, right = 0.0, 0.0
-    for part in rows.split(size):
-        logits = model(tokens[part])
-        loss += F.cross_entropy(logits, labels[part], reduction="sum").item()
-        right += (logits.argmax(-1) == labels[part]).sum().item()
-    return {"val_loss": loss / len(rows), "val_accuracy": right / len(rows)}
+    loss, n_correct = 0.0, 0.0
+    for batch in rows.split(size):
+        logits = model(tokens[batch])
+        loss += F.cross_entropy(logits, labels[batch], reduction="sum").item()
+        n_correct += (logits.argmax(-1) == labels[batch]).sum().item()
+    return {"val_loss": loss / len(rows), "val_accuracy": n_correct / len(rows)}

@@ -1,7 +1,7 @@
 """Verdicts: every claim of data/claims.yaml judged from the curves of runs, by the rule that stands beside it.
 
-How seeds and parts become a verdict is said at the top of data/claims.yaml and done here; the statistics are in
-the modules `claim_times` and those like it. Everything is computed anew from the curves each time.
+The head of data/claims.yaml says how seeds and parts become a verdict; this module does it. The statistics are in
+`grokcore.claims.statistics`. Everything is computed from the curves each time.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ THESE_RUNS = (
 )
 # How we read a claim that does not speak of these: a run in which one is otherwise counts only in a cell that names it.
 UNCHANGED = {
-    **{"weight_noise": 0, "update_noise": 0, "decay_to_init": 0, "mirrors_together": 0, "norm_first": 1},
-    **{"clip_grad_norm": 0, "n_heads": 4, "precision": "float32", "own_seeds": 0},
-}
+    "weight_noise": 0, "update_noise": 0, "decay_to_init": 0, "mirrors_together": 0, "norm_first": 1,
+    "clip_grad_norm": 0, "n_heads": 4, "precision": "float32", "own_seeds": 0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

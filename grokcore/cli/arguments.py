@@ -179,7 +179,9 @@ def _add_audit(commands: Any) -> None:
 
 
 def _add_bench(commands: Any) -> None:
-    add = _command(commands, "bench", "Time the engine, the loop it is compared with, and the floor under it.", BENCH)
+    add = _command(
+        commands, "bench", "Time the engine, the plain loop it is compared with, and its matrix products.", BENCH
+    )
     add.add_argument(
         "cases", type=_case, nargs="*", metavar="case", help=f"of {', '.join(benchmark.CASES)} (default: all)"
     )

@@ -10,14 +10,18 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from grokcore.plots.figures import accuracy
-from grokcore.plots.style import bundle, legend, plain, thousands
+from grokcore.plots.curves import accuracy
+from grokcore.plots.page import bundle, legend
+from grokcore.plots.style import plain, thousands
 
 
 def live(alt: str = "Training and validation accuracy of the runs while they train") -> Callable[[Any], None]:
-    """Return a `watch` for `grokcore.sweep`: a plot of the runs in training, redrawn at most once a second.
+    """Return a `watch` for `grokcore.sweep` that plots the runs in training, at most once a second.
 
-    Drawing takes at most a tenth of the time; the last state stays in the saved page.
+    Drawing takes at most a tenth of the time. The last state stays in the saved notebook.
+
+    Args:
+        alt: the text alternative of the plot.
     """
     handle: Any = None
     due = 0.0

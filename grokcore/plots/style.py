@@ -1,27 +1,20 @@
-"""How the report looks: one set of colours, names and line styles, and figures as SVG with its text.
+"""How the report looks: its colours, names, numbers and line styles.
 
-The same thing has the same colour in every figure: training blue, validation orange, an operation or an
-optimizer its own colour (Okabe and Ito's palette, distinct for colour-blind readers), the training fraction a
-place on a sequential scale.
+The same thing has the same colour in every figure: training is blue, validation orange, an operation or an optimizer
+has its own colour (Okabe and Ito's palette, distinct for colour-blind readers), and the training fraction a place on a
+sequential scale.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import math
-import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Any
-from xml.sax.saxutils import escape, quoteattr
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
-from matplotlib.figure import Figure
 
 from grokcore.spec.names import operation_name, optimizer_name
 
@@ -30,7 +23,7 @@ TRAIN, VALIDATION, GREEN, RED, PINK, COLLAPSE, _, GREY, _, SKY = sns.color_palet
 BLACK, OCHRE = "#1a1a1a", "#7f5f00"
 OPERATION = {"x*y": GREEN, "x/y": PINK, "x*y+y*y": RED, "sin(x+y)": SKY, "x+y": OCHRE}
 OPTIMIZER = {"adamw": GREEN, "adam": RED, "sgd": SKY, "rmsprop": PINK}
-# What a run came to (`analysis.Outcome`), in the words of tables and figures.
+# How a run ended (`analysis.Outcome`), in the words of tables and figures.
 OUTCOME = {
     "GROKKED": "grokked",
     "GENERALISED_AT_ONCE": "no delay",
@@ -38,9 +31,6 @@ OUTCOME = {
     "NOT_FITTED": "not fitted",
     "NONFINITE": "overflowed",
 }
-NOT_OF_XML = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]"
-)  # a name with one would spoil the figure
 STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
     "figure.figsize": (7.2, 3.6),
@@ -63,29 +53,49 @@ STYLE: dict[Any, Any] = {
 
 
 def use_style() -> None:
-    """Make every later figure one of the report's: its fonts, sizes and lines, and the same SVG each time."""
+    """Set matplotlib's defaults for all later figures: fonts, sizes, lines, and the same SVG each time."""
     mpl.rcParams.update(STYLE)
 
 
 def alpha_colour(alpha: float) -> str:
-    """Return the colour of a training fraction in (0, 1): the darker, the smaller."""
+    """Return the colour of a training fraction between 0 and 1: the smaller, the darker.
+
+    Example:
+        >>> alpha_colour(0.3), alpha_colour(0.8)
+        ('#472d7b', '#69cd5b')
+    """
     return to_hex(mpl.colormaps["viridis"](0.9 * min(max((alpha - 0.2) / 0.7, 0.0), 1.0)))
 
 
 def plain(text: object) -> str:
-    """Return a name as a figure's label shows it letter by letter: `$` begins no formula."""
+    r"""Return a name as text of a figure that is shown letter by letter: `$` begins no formula.
+
+    Example:
+        >>> print(plain("$x$"))
+        \$x\$
+    """
     return str(text).encode("utf-8", "replace").decode().replace("$", r"\$")
 
 
 def outcome_name(outcome: str) -> str:
-    """Return what a run came to in words: `memorised only` for `MEMORISED_ONLY`."""
+    """Return how a run ended in words.
+
+    Example:
+        >>> outcome_name("MEMORISED_ONLY")
+        'memorised only'
+    """
     return OUTCOME.get(outcome, outcome)
 
 
 def ink(ground: Any) -> str:
-    """Return the colour of letters, black or white, that stands out more from a coloured ground (WCAG 2)."""
-    luminance = [_luminance(colour) + 0.05 for colour in (ground, BLACK, "white")]
-    return BLACK if luminance[0] / luminance[1] > luminance[2] / luminance[0] else "white"
+    """Return the colour of letters, black or white, that has more contrast with a coloured ground (WCAG 2).
+
+    Example:
+        >>> ink("white"), ink("#0000ff")
+        ('#1a1a1a', 'white')
+    """
+    luminance, black, white = (_luminance(colour) + 0.05 for colour in (ground, BLACK, "white"))
+    return BLACK if luminance / black > white / luminance else "white"
 
 
 def _luminance(colour: Any) -> float:
@@ -99,9 +109,18 @@ def operation_colour(operation: str) -> str:
 
 
 def name_and_colour(by: str, key: Any) -> tuple[str, str]:
-    """Return name and colour of one value of `by`: an "alpha", an "operation" or an ("optimizer", decay).
+    """Return the name and the colour of one group of runs.
 
-    Raises ValueError for another `by`.
+    Args:
+        by: "alpha", "operation" or "optimizer".
+        key: the training fraction, the operation, or the pair of an optimizer and its weight decay.
+
+    Raises:
+        ValueError: another `by`.
+
+    Example:
+        >>> name_and_colour("alpha", 0.4)
+        ('α = 0.4', '#3a538b')
     """
     if by == "alpha":
         return f"α = {key:g}", alpha_colour(key)
@@ -114,90 +133,48 @@ def name_and_colour(by: str, key: Any) -> tuple[str, str]:
 
 
 def thousands(value: float, _position: Hashable = None) -> str:
-    """Return a number of steps with its thousands apart, as an axis formatter: `10 000`."""
+    """Return a number of steps with its thousands apart by a no-break space, as an axis formatter does.
+
+    Example:
+        >>> thousands(10_000)
+        '10\xa0000'
+    """
     return f"{value:,.0f}".replace(",", "\N{NO-BREAK SPACE}") if value >= 1 else f"{value:g}"
 
 
 def reached(step: float, budget: float) -> str:
-    """Return the step at which something was reached for a reader: `3 450`, or `> 10 000` if not in the budget."""
+    """Return the step at which something was reached in words, `> budget` if it is NaN, that is, was not reached.
+
+    Example:
+        >>> reached(450, 900), reached(math.nan, 900)
+        ('450', '> 900')
+    """
     return f"> {thousands(budget)}" if math.isnan(step) else thousands(step)
 
 
 def table(runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """Return a summary (`analysis.summary`) for a reader, a row a run: the columns named, then what it came to."""
+    """Return a summary as a table for a reader.
+
+    Args:
+        runs: one row a run, as `analysis.summary` returns them.
+        *columns: columns of `runs` that identify a run; the first becomes the index.
+
+    Returns:
+        One row a run: these columns, how it ended, when training and validation accuracy reached 99 %, and its best
+        validation accuracy.
+    """
     shown = runs[list(columns)].copy()
     if "operation" in shown:
         shown["operation"] = [operation_name(operation) for operation in runs["operation"]]
     shown["outcome"] = [outcome_name(outcome) for outcome in runs["outcome"]]
     for name, column in (("training 99 %", "train_99_first"), ("validation 99 %", "val_99_sustained")):
-        shown[name] = [reached(s, b) for s, b in zip(runs[column], runs["steps"], strict=True)]
+        shown[name] = [reached(step, budget) for step, budget in zip(runs[column], runs["steps"], strict=True)]
     shown["best validation"] = [f"{best:.1%}" for best in runs["best_val_accuracy"]]
     return shown.set_index(columns[0]).rename_axis(index=None, columns=columns[0])
 
 
-def panels(n: int, *, columns: int = 3) -> tuple[Figure, list[Axes]]:
-    """Return a figure of `n` equal plots in rows of `columns` that share their axes, and the plots.
-
-    The tick labels of the steps stand under the lowest plot of each column, those of the values left of each row.
-    """
-    rows = math.ceil(n / columns)
-    fig, grid = plt.subplots(
-        rows,
-        columns,
-        figsize=(9, 2.6 * rows + 0.4),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-        gridspec_kw={"hspace": 0.1},
-    )
-    axes = list(grid.flat)
-    for ax in axes[n:]:
-        ax.set_visible(False)
-    for ax in axes[max(n - columns, 0) : n]:
-        ax.tick_params(labelbottom=True)
-    return fig, axes[:n]
-
-
-def legend(fig: Figure, *, columns: int = 4) -> Figure:
-    """Put one legend of all the figure's axes under them, where it hides nothing."""
-    handles: dict[str, Any] = {}
-    for ax in fig.axes:
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            handles.setdefault(str(label), handle)
-    fig.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns)
-    return fig
-
-
-def svg(fig: Figure, alt: str) -> str:
-    """Return the figure as one `<svg>` element that says what it shows; the same figure gives the same text.
-
-    Its ids begin with a digest of the drawing, so that several figures can stand in one page.
-    Raises ValueError if `alt` is empty.
-    """
-    if not alt.strip():
-        raise ValueError("a figure needs a text alternative, but alt is empty: write what the figure shows")
-    buffer = io.StringIO()
-    fig.savefig(buffer, format="svg", metadata={"Date": None})
-    text = NOT_OF_XML.sub("", buffer.getvalue())
-    alt = NOT_OF_XML.sub("", alt)
-    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S)
-    text = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.S)
-    digest = "f" + hashlib.sha256(text.encode()).hexdigest()[:8]
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{digest}-", text)
-    head, _, body = text.partition(">")
-    style = "stroke-linejoin: round; stroke-linecap: butt; max-width: 100%; height: auto"
-    said = f'role="img" aria-label={quoteattr(alt)} style="{style}">\n <title>{escape(alt)}</title>'
-    return f"{head} {said}{body}".rstrip()
-
-
-def bundle(fig: Figure, alt: str) -> dict[str, str]:
-    """Return what a notebook displays for the figure: its SVG, and its text alternative if that is lost."""
-    return {"image/svg+xml": svg(fig, alt), "text/plain": alt}
-
-
-def show(fig: Figure, alt: str) -> None:
-    """Display the figure in a notebook as SVG with its text alternative `alt`, and close it."""
-    from IPython.display import display
-
-    display(bundle(fig, alt), raw=True)
-    plt.close(fig)
+def groups(frame: pd.DataFrame, by: str) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Yield the name, the colour and the rows of each group of runs, as `name_and_colour` has them."""
+    keys = ["optimizer", "weight_decay"] if by == "optimizer" else by
+    for key, group in frame.groupby(keys, sort=by == "alpha"):
+        yield *name_and_colour(by, key), group

@@ -20,7 +20,9 @@ from grokcore.claims import rules
 from grokcore.claims.rules import Claim
 from grokcore.claims.verdicts import Verdict, evaluate_all, in_words, with_fourier, with_invariance
 from grokcore.claims.wording import ClaimsError, unbroken
-from grokcore.plots import figures, style
+from grokcore.plots import style
+from grokcore.plots.curves import accuracy, chance
+from grokcore.plots.page import legend, svg
 from grokcore.records.store import Record, RecordError, Store
 from grokcore.report import sources
 from grokcore.report.pages import Page, templates
@@ -114,10 +116,10 @@ def grokking_figure(curves: pd.DataFrame) -> tuple[str, str] | None:
     said = f"{which} on x·y mod 97, trained on 40 % of the table: {reached[0]}, {reached[1]}."
     with mpl.rc_context(style.STYLE):
         fig = Figure(figsize=(7.2, 3.4), layout="constrained")
-        ax = figures.chance(97, figures.accuracy(run, fig.add_subplot()))
+        ax = chance(97, accuracy(run, fig.add_subplot()))
         ax.set_title("x·y mod 97, 40 % of the table, AdamW")
-        style.legend(fig)
-        return style.svg(fig, said), said
+        legend(fig)
+        return svg(fig, said), said
 
 
 def front_page(

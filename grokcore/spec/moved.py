@@ -52,7 +52,7 @@ MOVED = {
     "sources": "grokcore.report.sources",
     "stepping": "grokcore.engine.stepping",
     "store": "grokcore.records.store",
-    "style": "grokcore.plots.style and grokcore.spec.names",
+    "style": "grokcore.plots.style, grokcore.plots.page and grokcore.spec.names",
     "sweep": "grokcore.sweeps.sweep",
     "tasks": "grokcore.spec.tables, grokcore.spec.schedule and grokcore.engine.batches",
     "terminal": "grokcore.cli.terminal",

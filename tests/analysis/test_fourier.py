@@ -288,8 +288,8 @@ def test_without_a_prime_there_is_no_other_order() -> None:
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [
-        (power("x^2+y^2", p=7), "of x+y, x-y, x*y, x/y of two numbers; given 'x^2+y^2' of 2 numbers"),
-        (pku_sum(3, p=7), "given 'x+y' of 3 numbers"),
+        (power("x^2+y^2", p=7), "of x+y, x-y, x*y, x/y of two numbers; got 'x^2+y^2' of 2 numbers"),
+        (pku_sum(3, p=7), "got 'x+y' of 3 numbers"),
         (power("x*y", p=12), "x*y is an addition of logarithms only modulo a prime, p = 12 is not prime"),
         (
             replace(power("x+y", p=7), model="mlp"),

@@ -13,26 +13,36 @@ from grokcore.cli import terminal
 from grokcore.cli.main import main
 from grokcore.spec.presets import msu, pku_sum
 
-STEP, FLOOR, EVALUATION, REFERENCE = 0.020, 0.010, 0.1, 0.050  # seconds of one process alone
+STEP, BOUND, EVALUATION, REFERENCE = 0.020, 0.010, 0.1, 0.050  # seconds of one process alone
 SLOWER = 1.25  # of each of two processes at once
 KEYS = {
-    *("case", "device", "reference_ms_per_run_step", "ms_per_run_step", "job_speedup"),
-    *("job_speedup_vs_two_references", "floor_ratio", "evaluation_share", "processes", "threads", "R", "spread"),
+    "case",
+    "device",
+    "reference_ms_per_run_step",
+    "ms_per_run_step",
+    "job_speedup",
+    "job_speedup_vs_two_references",
+    "matmul_bound_ratio",
+    "evaluation_share",
+    "processes",
+    "threads",
+    "R",
+    "spread",
 }
 
 
 class Clock:
     """Processes whose times are known: the reference on all threads takes half the time of one on one thread."""
 
-    def time(self, side: Side, n: int, among: Sequence[int] = (0,)) -> float:
+    def time(self, side: Side, n_steps: int, indices: Sequence[int] = (0,)) -> float:
         if side.kind == "reference":
-            assert n % side.spec.steps_per_epoch == 0, "a window of the reference holds whole epochs"
-        alone = {"engine": STEP, "floor": FLOOR, "evaluation": EVALUATION, "reference": REFERENCE}[side.kind]
-        if tuple(among) == (2,):
-            return n * alone / 2
-        return n * alone * side.R * (SLOWER if len(among) == 2 else 1.0)
+            assert n_steps % side.spec.steps_per_epoch == 0, "a window of the reference holds whole epochs"
+        alone = {"engine": STEP, "matmul bound": BOUND, "evaluation": EVALUATION, "reference": REFERENCE}[side.kind]
+        if tuple(indices) == (2,):
+            return n_steps * alone / 2
+        return n_steps * alone * side.R * (SLOWER if len(indices) == 2 else 1.0)
 
-    def value(self, side: Side, which: int = 0) -> float:
+    def value(self, side: Side, index: int = 0) -> float:
         return {"operations": 1e9 * side.R, "product rate": 1.1e11, "bandwidth": 1e12, "bytes": 1e7 * side.R}[side.kind]
 
 
@@ -46,10 +56,12 @@ def test_a_row_of_the_cpu_holds_the_ratios_of_its_times() -> None:
     assert row["two_references_ms_per_run_step"] == pytest.approx(1e3 * REFERENCE * SLOWER / 2)
     assert row["job_speedup"] == pytest.approx(REFERENCE / 2 / ours)
     assert row["job_speedup_vs_two_references"] == pytest.approx(REFERENCE * SLOWER / 2 / ours)
-    assert row["floor_ratio"] == pytest.approx(STEP / FLOOR) and row["gain_of_processes"] == pytest.approx(2 / SLOWER)
+    assert row["matmul_bound_ratio"] == pytest.approx(STEP / BOUND) and row["gain_of_processes"] == pytest.approx(
+        2 / SLOWER
+    )
     assert row["evaluation_share"] == pytest.approx(share * EVALUATION / (STEP + share * EVALUATION))
-    assert row["floor_gflops"] == pytest.approx(100) and row["floor_rate_share"] == pytest.approx(1 / 1.1)
-    assert row["rounds"] == 3 and row["spread"]["floor_ratio"] == pytest.approx([2.0, 2.0])
+    assert row["matmul_bound_gflops"] == pytest.approx(100) and row["matmul_bound_rate_share"] == pytest.approx(1 / 1.1)
+    assert row["rounds"] == 3 and row["spread"]["matmul_bound_ratio"] == pytest.approx([2.0, 2.0])
     assert row["R"] == 1 and row["gain_of_runs"] == 1
 
 
@@ -57,13 +69,13 @@ def test_small_steps_are_timed_as_many_at_once_as_the_engine_takes() -> None:
     class Together(Clock):
         """R runs take as long as two."""
 
-        def time(self, side: Side, n: int, among: Sequence[int] = (0,)) -> float:
-            return super().time(side, n, among) * (2 / side.R if side.R > 1 else 1)
+        def time(self, side: Side, n_steps: int, indices: Sequence[int] = (0,)) -> float:
+            return super().time(side, n_steps, indices) * (2 / side.R if side.R > 1 else 1)
 
     (row,) = benchmark._cpu_case(Together(), pku_sum(2), 2, 1)  # pyright: ignore[reportArgumentType]
     assert row["R"] == 16 and row["gain_of_runs"] == pytest.approx(8)
     assert row["step_ms_one_process"] == pytest.approx(1e3 * STEP / 8)  # of a run-step
-    assert row["floor_gflops"] == pytest.approx(1e9 / (FLOOR / 8) / 1e9)
+    assert row["matmul_bound_gflops"] == pytest.approx(1e9 / (BOUND / 8) / 1e9)
 
 
 def test_the_reference_is_timed_in_whole_epochs() -> None:
@@ -80,7 +92,9 @@ def test_a_row_of_a_gpu_counts_run_steps() -> None:
             1e3 * (STEP + benchmark.evaluations_per_step(msu()) * EVALUATION)
         )
         assert row["run_steps_per_second"] == pytest.approx(1e3 / row["ms_per_run_step"])
-        assert row["floor_ratio"] == pytest.approx(2.0) and row["bytes_ratio"] == pytest.approx(STEP * 1e12 / 1e7)
+        assert row["matmul_bound_ratio"] == pytest.approx(2.0) and row["bytes_ratio"] == pytest.approx(
+            STEP * 1e12 / 1e7
+        )
 
 
 def test_evaluations_are_those_of_the_schedule() -> None:
@@ -102,8 +116,8 @@ def test_command_times_real_processes_and_writes_their_rows(
     assert case.keys() >= KEYS and case["case"] == "msu" and case["operations"] > 0
     assert all(case[name] > 0 for name in KEYS if name not in ("case", "device", "spread"))
     assert {row["grows_with"] for row in growth} == {"p", "R", "processes"}
-    said = capsys.readouterr().out
-    assert "msu" in said and "step over floor" in said and "wrote" in said
+    output = capsys.readouterr().out
+    assert "msu" in output and "step over matmul bound" in output and "wrote" in output
 
 
 def test_single_cases_are_timed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,11 +140,11 @@ def test_single_cases_are_timed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert "no case is called 'lstn'; did you mean 'lstm'" in capsys.readouterr().err
 
 
-def test_a_floor_that_is_not_sharp_is_said_to_be_so() -> None:
+def test_a_matmul_bound_that_is_not_sharp_is_marked() -> None:
     (row,) = benchmark._cpu_case(Clock(), msu(), 2, 1)  # pyright: ignore[reportArgumentType]
     row |= {"case": "msu", "machine": "a machine", "torch": "2"}
     assert "not sharp" not in terminal.bench_table([row])
-    assert "50% (not sharp)" in terminal.bench_table([row | {"floor_rate_share": 0.5}])
+    assert "50% (not sharp)" in terminal.bench_table([row | {"matmul_bound_rate_share": 0.5}])
 
 
 def test_a_side_that_fails_names_itself() -> None:

@@ -10,9 +10,9 @@ import grokcore as gc
 from grokcore.engine.train import train
 
 FILE = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu_check.py"
-TINY: dict[str, Any] = {"p": 7, "d_model": 8, "d_mlp": 12, "n_heads": 2, "batch_size": 8, "steps": 24}
-BASES = {"msu": gc.msu(**TINY), "periodic": gc.periodic(2, **{**TINY, "steps": 8})}
-SMALL = gc.msu(**{**TINY, "steps": 400}, alpha=0.8, lr=0.01, weight_decay=0.1)
+TINY: dict[str, Any] = {"p": 7, "d_model": 8, "d_mlp": 12, "n_heads": 2, "batch_size": 8}
+BASES = {"msu": gc.msu(**TINY, steps=24), "periodic": gc.periodic(2, **TINY, steps=8)}
+SMALL = gc.msu(**TINY, steps=400, alpha=0.8, lr=0.01, weight_decay=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def check() -> Any:
 
 def test_a_cpu_agrees_with_itself(check: Any) -> None:
     checks = check.agreement("cpu", BASES)
-    assert len(checks) == 14 and all(good for *_, good in checks), checks
+    assert len(checks) == 14 and all(one.passed for one in checks), checks
 
 
 def test_a_device_that_computes_something_else_is_found_out(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,15 +36,15 @@ def test_a_device_that_computes_something_else_is_found_out(check: Any, monkeypa
         return {named[run.spec.id].id: run for run in train(decayed, "cpu", plain=plain)}
 
     monkeypatch.setattr(check, "trained", other)
-    checks = {what: good for what, _, good in check.agreement("other", BASES)}
+    checks = {one.what: one.passed for one in check.agreement("other", BASES)}
     assert not checks["msu, float64: GPU and CPU"] and not checks["periodic, float64: GPU and CPU"]
 
 
 def test_grokking_times_that_differ_are_found_out(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    (said,) = check.tf32("cpu", 8, gc.replace(SMALL, steps=100))
-    assert said[2] and torch.get_float32_matmul_precision() == "highest"
+    (result,) = check.tf32("cpu", 8, gc.replace(SMALL, steps=100))
+    assert result.passed and torch.get_float32_matmul_precision() == "highest"
     trained = check.trained
 
     def slower(specs: Any, device: str) -> Any:
@@ -56,15 +56,15 @@ def test_grokking_times_that_differ_are_found_out(check: Any, monkeypatch: pytes
         return runs
 
     monkeypatch.setattr(check, "trained", slower)
-    (said,) = check.tf32("cpu", 8, gc.replace(SMALL, steps=100))
-    assert not said[2]
+    (result,) = check.tf32("cpu", 8, gc.replace(SMALL, steps=100))
+    assert not result.passed
 
 
 def test_a_small_sweep_is_stored_and_loaded(check: Any) -> None:
-    (said,) = check.small_sweep("cpu", 2, gc.replace(SMALL, d_model=16, d_mlp=64, weight_decay=0.0))
-    assert "run-steps a second, 2 of 2 runs fitted" in said[1] and said[2]
-    (said,) = check.small_sweep("cpu", 2, gc.replace(SMALL, steps=3))
-    assert "0 of 2 runs fitted" in said[1] and not said[2]
+    (result,) = check.small_sweep("cpu", 2, gc.replace(SMALL, d_model=16, d_mlp=64, weight_decay=0.0))
+    assert "run-steps a second, 2 of 2 runs fitted" in result.result and result.passed
+    (result,) = check.small_sweep("cpu", 2, gc.replace(SMALL, steps=3))
+    assert "0 of 2 runs fitted" in result.result and not result.passed
 
 
 def test_without_a_gpu_nothing_is_checked_and_that_is_said(

@@ -1,4 +1,4 @@
-"""The floor holds exactly the matrix products of a step."""
+"""The matmul bound holds exactly the matrix products of a step."""
 
 import pytest
 import torch
@@ -29,8 +29,8 @@ def by_hand(n: int, table: int, d: int, m: int, v: int, layers: int) -> int:
 @pytest.mark.parametrize(("batch", "layers"), [(16, 1), (16, 2), (20, 3)])
 def test_operations_are_those_counted_by_hand(batch: int, layers: int) -> None:
     spec = replace(SMALL, batch_size=batch, n_layers=layers)
-    made = matmul_bound.products(Program([spec], CPU))
-    assert sum(product.flops for product in made) == by_hand(batch, 11 + 2, 8, 12, 13, layers)
+    products = matmul_bound.products(Program([spec], CPU))
+    assert sum(product.flops for product in products) == by_hand(batch, 11 + 2, 8, 12, 13, layers)
 
 
 @pytest.mark.parametrize("spec", [SMALL, periodic(p=11, d_model=8, d_mlp=12, n_heads=2, batch_size=16)])
@@ -41,20 +41,20 @@ def test_runs_of_one_program_make_their_products_each(spec: RunSpec) -> None:
 
 
 def test_products_are_made_with_the_shapes_and_layouts_of_the_step() -> None:
-    made = matmul_bound.products(Program([SMALL], CPU))
-    below = matmul_bound.MatmulBound(Program([replace(SMALL, alpha=16 / 110)], CPU))
-    below.steps(2)
-    for product, (_, (a, b, out)) in zip(made, below.operands, strict=True):
+    products = matmul_bound.products(Program([SMALL], CPU))
+    bound = matmul_bound.MatmulBound(Program([replace(SMALL, alpha=16 / 110)], CPU))
+    bound.steps(2)
+    for product, (_, (a, b, out)) in zip(products, bound.operands, strict=True):
         assert (a.shape, b.shape) == product.sizes and (a.stride(), b.stride()) == product.strides
         torch.testing.assert_close(out, a @ b)
-    assert below.flops == sum(product.flops for product in made)
+    assert bound.flops == sum(product.flops for product in products)
 
 
 def test_the_smaller_last_batch_of_an_epoch_has_its_share() -> None:
     spec = replace(SMALL, alpha=40 / 110)  # 40 rows: batches of 16, 16 and 8
     program = Program([spec], CPU)
-    full, ragged = (sum(each.flops for each in matmul_bound.products(program, step)) for step in (0, 2))
+    full, ragged = (sum(product.flops for product in matmul_bound.products(program, step)) for step in (0, 2))
     assert ragged < full
-    below = matmul_bound.MatmulBound(program)
-    assert below.flops == pytest.approx((2 * full + ragged) / 3)
-    assert sum(share for share, _ in below.operands) == pytest.approx(len(below.operands) / 2)
+    bound = matmul_bound.MatmulBound(program)
+    assert bound.flops == pytest.approx((2 * full + ragged) / 3)
+    assert sum(share for share, _ in bound.operands) == pytest.approx(len(bound.operands) / 2)

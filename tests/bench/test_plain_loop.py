@@ -33,7 +33,7 @@ def test_networks_are_the_same_function(both: tuple[plain_loop.PlainGrokformer, 
 
 
 def test_networks_have_the_same_gradients(both: tuple[plain_loop.PlainGrokformer, nn.Module]) -> None:
-    tokens, labels = (torch.from_numpy(part) for part in tables.table(TINY.task))
+    tokens, labels = (torch.from_numpy(array) for array in tables.table(TINY.task))
     for network in both:
         nn.functional.cross_entropy(network(tokens), labels).backward()
     for own, theirs in names(2).items():

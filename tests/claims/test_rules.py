@@ -2,7 +2,7 @@ from string import Formatter
 
 import pytest
 import yaml
-from helpers.made_up import jump, made
+from helpers.made_up import jump, made_up_curve
 
 import grokcore as gc
 from grokcore import claims
@@ -17,7 +17,7 @@ IDS = [
     *(f"pku-{k}" for k in range(1, 15)),
 ]
 SHOWN = wording.Shown([1234.0, 5678.0, 9012.0], [10_000.0] * 3)
-RUN = made(gc.msu(), jump(1000), jump(4000))
+RUN = made_up_curve(gc.msu(), jump(1000), jump(4000))
 
 
 def test_the_file_holds_the_claims_with_their_rules():

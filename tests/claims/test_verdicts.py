@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.made_up import jump, made
+from helpers.made_up import jump, made_up_curve
 
 import grokcore as gc
 from grokcore import claims
@@ -27,13 +27,13 @@ def source_runs(seed=6):
 
 @pytest.fixture(scope="module")
 def all_runs():
-    return pd.concat([made(spec, jump(1000), jump(4000)) for spec in source_runs()], ignore_index=True)
+    return pd.concat([made_up_curve(spec, jump(1000), jump(4000)) for spec in source_runs()], ignore_index=True)
 
 
 def grokking(seed=0, val=4000.0, **columns):
     """Return a run of msu-1 that holds (`val` 4 000), holds partly (1 500) or fails (None)."""
     start = 0.5 if val is None else 0.0
-    return made(gc.msu(seed=seed), jump(1000), {0: start} if val is None else jump(val), **columns)
+    return made_up_curve(gc.msu(seed=seed), jump(1000), {0: start} if val is None else jump(val), **columns)
 
 
 def select(cell, curves):
@@ -64,8 +64,8 @@ def test_every_run_answers_some_claim(all_runs):
 
 def test_of_two_runs_with_one_seed_and_budget_the_one_that_got_further_counts():
     cell = claims.load()["pku-8"].cells["adamw, 0.5"]
-    full = made(gc.pku(alpha=0.5, epochs=1000), jump(500), jump(3000))
-    stopped = made(gc.pku(alpha=0.5, epochs=1000, early_stop=1000), jump(500), jump(3000)).assign(
+    full = made_up_curve(gc.pku(alpha=0.5, epochs=1000), jump(500), jump(3000))
+    stopped = made_up_curve(gc.pku(alpha=0.5, epochs=1000, early_stop=1000), jump(500), jump(3000)).assign(
         status="stopped early"
     )
     stopped = stopped[stopped["step"] <= 4000]
@@ -130,9 +130,9 @@ def test_what_only_undecided_parts_keep_from_confirmed_is_not_settled(drops, ver
     for seed in range(6, 9):
         for n_layers in (1, 2):
             network = gc.periodic(n_layers, seed=seed, clip_grad_norm=10.0)
-            frames.append(made(network, twice, {0: 0.0}))
+            frames.append(made_up_curve(network, twice, {0: 0.0}))
             control = gc.replace(network, layernorm=False)
-            fitted = made(control, twice if drops and seed == 6 else jump(1000), {0: 0.0})
+            fitted = made_up_curve(control, twice if drops and seed == 6 else jump(1000), {0: 0.0})
             over = fitted[fitted["step"] <= 4000].assign(status="nonfinite")
             frames.append(fitted if n_layers == 1 else over)
     found = claims.evaluate("periodic-6", pd.concat(frames))
@@ -169,8 +169,8 @@ def test_sentences_are_numbers_of_the_curves():
 
 
 def test_missing_seeds_of_a_cell_are_named():
-    symmetric = pd.concat([made(gc.msu(seed=seed), jump(1000), jump(4000)) for seed in (0, 1, 2)])
-    asymmetric = made(gc.msu("x*y+y*y", seed=1), jump(1000), {0: 0})
+    symmetric = pd.concat([made_up_curve(gc.msu(seed=seed), jump(1000), jump(4000)) for seed in (0, 1, 2)])
+    asymmetric = made_up_curve(gc.msu("x*y+y*y", seed=1), jump(1000), {0: 0})
     found = claims.evaluate("msu-2", pd.concat([symmetric, asymmetric]))
     assert list(found.values["seed"]) == [1] and found.n_runs == 2
     assert "seed 0, 2 of asymmetric (operation x*y+y*y, alpha 0.4" in found.reason
@@ -180,17 +180,17 @@ MAIN = claims.load()["msu-1"].cells["main"]
 
 
 def test_a_longer_run_is_read_up_to_the_budget_only():
-    late = made(gc.msu(steps=30_000), jump(1000), jump(12_000))
+    late = made_up_curve(gc.msu(steps=30_000), jump(1000), jump(12_000))
     curve = select(MAIN, late)[0]
     assert curve["step"].tolist()[-1] == 10_000 and set(curve["steps"]) == {10_000}
     assert np.isnan(claims.evaluate("msu-1", late).values["val"].tolist()).all()
     assert claims.evaluate("msu-1", late).values["val_budget"].tolist() == [10_000]
-    at_budget = made(gc.msu(), jump(1000), jump(12_000))
+    at_budget = made_up_curve(gc.msu(), jump(1000), jump(12_000))
     assert claims.evaluate("msu-1", at_budget).measured == claims.evaluate("msu-1", late).measured
 
 
 def test_of_several_runs_with_one_seed_the_longest_counts_once():
-    both = pd.concat([grokking(), made(gc.msu(steps=12_000), jump(1000), jump(5000))])
+    both = pd.concat([grokking(), made_up_curve(gc.msu(steps=12_000), jump(1000), jump(5000))])
     assert set(select(MAIN, both)[0]["run"]) == {gc.msu(steps=12_000).id}
     assert claims.evaluate("msu-1", both).n_seeds == 1
 
@@ -215,7 +215,7 @@ CHANGES += [{"n_heads": 8}, {"precision": "float64"}, {"clip_grad_norm": 1.0}]
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_run_with_a_change_that_no_cell_names_is_not_taken(change):
-    noisy = made(gc.replace(gc.msu(), **change), jump(1000), jump(4000))
+    noisy = made_up_curve(gc.replace(gc.msu(), **change), jump(1000), jump(4000))
     assert select(MAIN, noisy) == {}
     assert list(select({**MAIN, **change}, noisy)) == [0]
     assert set(select(MAIN, pd.concat([noisy, grokking()]))[0]["run"]) == {gc.msu().id}
@@ -223,15 +223,15 @@ def test_a_run_with_a_change_that_no_cell_names_is_not_taken(change):
 
 def test_a_run_with_a_seed_of_its_own_for_one_use_is_not_taken():
     for use in ("split", "init", "batch", "noise"):
-        assert select(MAIN, made(gc.replace(gc.msu(), **{f"{use}_seed": 5}), jump(1000), jump(4000))) == {}
+        assert select(MAIN, made_up_curve(gc.replace(gc.msu(), **{f"{use}_seed": 5}), jump(1000), jump(4000))) == {}
 
 
 def test_parts_that_rest_on_one_cell_are_judged_whatever_the_settings():
     spec = gc.pku("encoder", alpha=0.4, readout="last")  # 8 steps an epoch
-    alone = claims.parts_alone("pku-1", "a04", made(spec, jump(800), jump(7000)))
+    alone = claims.parts_alone("pku-1", "a04", made_up_curve(spec, jump(800), jump(7000)))
     assert list(alone.values()) == [True, False, True, True]  # validation rises at epoch 875, not 400
     assert list(alone)[0] == "training accuracy is first 99 % within the factor of epoch 100"
-    late = made(gc.periodic(1, momentum=0.9, steps=60_000), jump(1000), jump(50_000))
+    late = made_up_curve(gc.periodic(1, momentum=0.9, steps=60_000), jump(1000), jump(50_000))
     assert claims.parts_alone("periodic-1", "one_layer", late) == {"the 1-layer network groks within the budget": False}
     drops = claims.parts_alone("periodic-2", "one_layer", late)
     assert list(drops)[0] == "at least 2 drops" and list(drops.values()) == [False, None]
@@ -239,16 +239,16 @@ def test_parts_that_rest_on_one_cell_are_judged_whatever_the_settings():
 
 def test_parts_that_compare_cells_cannot_be_judged_alone():
     with pytest.raises(claims.ClaimsError, match="periodic-5: needs_weight_decay compares cell 'one_layer'"):
-        claims.parts_alone("periodic-5", "one_layer", made(gc.periodic(1), jump(1000), jump(4000)))
+        claims.parts_alone("periodic-5", "one_layer", made_up_curve(gc.periodic(1), jump(1000), jump(4000)))
     with pytest.raises(claims.ClaimsError, match="periodic-1 has no cell 'three_layers'.*one_layer"):
-        claims.parts_alone("periodic-1", "three_layers", made(gc.periodic(1), jump(1000), jump(4000)))
+        claims.parts_alone("periodic-1", "three_layers", made_up_curve(gc.periodic(1), jump(1000), jump(4000)))
     with pytest.raises(claims.ClaimsError, match="unknown claim 'periodic-11'.*periodic-1"):
-        claims.parts_alone("periodic-11", "one_layer", made(gc.periodic(1), jump(1000), jump(4000)))
+        claims.parts_alone("periodic-11", "one_layer", made_up_curve(gc.periodic(1), jump(1000), jump(4000)))
 
 
 def test_layernorm_after_the_sums_is_not_what_the_claims_are_about():
     cell = claims.load()["periodic-1"].cells["one_layer"]
-    after = made(gc.periodic(1, norm_first=False), jump(1000), jump(4000))
+    after = made_up_curve(gc.periodic(1, norm_first=False), jump(1000), jump(4000))
     assert select(cell, after) == {}
     assert list(select({**cell, "norm_first": False}, after)) == [0]
 
@@ -257,7 +257,7 @@ def test_settings_are_compared_as_numbers():
     curve = grokking()
     assert list(select(MAIN, curve.assign(alpha=0.1 + 0.3, p=97.0, warmup=10.0))) == [0]
     cell = claims.load()["periodic-1"].cells["one_layer"]
-    run = made(gc.periodic(1), jump(1000), jump(4000))
+    run = made_up_curve(gc.periodic(1), jump(1000), jump(4000))
     mixed = pd.concat([curve, run])  # a boolean column with gaps is one of objects
     assert list(select(cell, mixed)) == [0]
     assert list(select(cell, mixed.assign(layernorm=mixed["layernorm"].astype(float)))) == [0]
@@ -273,7 +273,7 @@ def test_a_run_that_stopped_before_the_budget_is_not_used_unless_it_overflowed()
     kept = select(MAIN, broken)[0]
     assert kept["step"].tolist()[-1] == 5900 and set(kept["status"]) == {"nonfinite"}
     assert claims.evaluate("msu-1", broken).values["part: groks"].tolist() == ["no"]
-    after = made(gc.msu(steps=30_000), jump(1000), jump(4000), status="nonfinite")
+    after = made_up_curve(gc.msu(steps=30_000), jump(1000), jump(4000), status="nonfinite")
     assert set(select(MAIN, after)[0]["status"]) == {"finished"}  # it overflowed later than the claim looks
 
 
@@ -303,8 +303,8 @@ def test_markdown_has_one_row_a_verdict_and_shows_an_operation_as_it_is_written(
 
 
 def test_measured_invariance_reaches_its_claim():
-    run = made(gc.periodic(2), jump(1000), jump(4000), **{"norm:W_E": 2.0, "norm:blocks.0.W_K.weight": 1.0})
-    other = made(gc.periodic(1), jump(1000), jump(4000))
+    run = made_up_curve(gc.periodic(2), jump(1000), jump(4000), **{"norm:W_E": 2.0, "norm:blocks.0.W_K.weight": 1.0})
+    other = made_up_curve(gc.periodic(1), jump(1000), jump(4000))
     changes = {"W_E": 0.0, "blocks.0.W_K.weight": 3.0, "all weights": 4.0}
     measured = pd.DataFrame({"run": gc.periodic(2).id, "parameter": list(changes), "change": list(changes.values())})
     curves = claims.with_invariance(pd.concat([run, other], ignore_index=True), measured)
@@ -320,7 +320,7 @@ ONE_LAYER = claims.load()["power-1"].cells["main"]  # does not
 def stopping(at, status="stopped early", steps=20_000, **change):
     """Return a run of x/y that ended early, 1 000 steps after it had generalised."""
     spec = gc.power(alpha=0.5, batch_size=512, steps=steps, **{"early_stop": 1000, **change})
-    curve = made(spec, jump(500), jump(at - 1000))
+    curve = made_up_curve(spec, jump(500), jump(at - 1000))
     return curve.loc[curve["step"] <= at].assign(status=status)
 
 
@@ -340,11 +340,11 @@ def test_a_run_that_stopped_early_counts_only_where_the_cell_names_it():
         assert select(cell, stopping(4000, status="finished")) == {}
         assert list(select(cell, stopping(4000, status="nonfinite"))) == [0]
     assert select(STOPPING, stopping(4000, steps=9000)) == {}  # its own budget was too small
-    assert list(select(STOPPING, made(gc.power(steps=10_000), jump(500), jump(4000)))) == [0]
+    assert list(select(STOPPING, made_up_curve(gc.power(steps=10_000), jump(500), jump(4000)))) == [0]
 
 
 def test_of_runs_with_and_without_early_stop_the_longest_budget_is_taken():
-    both = pd.concat([stopping(4000), made(gc.power(steps=30_000), jump(500), jump(5000))])
+    both = pd.concat([stopping(4000), made_up_curve(gc.power(steps=30_000), jump(500), jump(5000))])
     assert set(select(STOPPING, both)[0]["run"]) == {gc.power(steps=30_000).id}
     assert select(ONE_LAYER, both).keys() == {0}
 
@@ -362,7 +362,7 @@ def fourier(spec, keys, **change):
 
 def test_fourier_measures_reach_their_claim():
     runs = [gc.power("x+y", steps=10_000, batch_size=512, seed=seed) for seed in range(4)]
-    curves = pd.concat([made(spec, jump(500), jump(4000)) for spec in runs], ignore_index=True)
+    curves = pd.concat([made_up_curve(spec, jump(500), jump(4000)) for spec in runs], ignore_index=True)
     measured = [fourier(runs[0], (1, 2)), fourier(runs[1], (2,)), fourier(runs[2], (), key_share=0.0)]
     joined = claims.with_fourier(curves, pd.concat(measured, ignore_index=True))
     assert len(joined) == len(curves) and joined["step"].tolist() == curves["step"].tolist()

@@ -16,7 +16,7 @@ def steps_of(spec: RunSpec, every: int = 100) -> np.ndarray:
     return np.arange(0, spec.steps + 1, every)
 
 
-def through(steps: np.ndarray, points: Mapping[Any, float]) -> np.ndarray:
+def interpolated(steps: np.ndarray, points: Mapping[Any, float]) -> np.ndarray:
     """Return values on straight lines through points {step: value}, constant before the first and after the last."""
     return np.interp(steps, sorted(points), [points[step] for step in sorted(points)])
 
@@ -26,7 +26,7 @@ def jump(at: float, low: float = 0.0, high: float = 1.0) -> dict[float, float]:
     return {at - 1: low, at: high}
 
 
-def made(spec: RunSpec, train: Mapping[Any, float], val: Mapping[Any, float], **columns: Any) -> pd.DataFrame:
+def made_up_curve(spec: RunSpec, train: Mapping[Any, float], val: Mapping[Any, float], **columns: Any) -> pd.DataFrame:
     """Return the curve of a run from points of its accuracies; other columns are points, arrays or constants."""
     steps = steps_of(spec)
     values: dict[str, Any] = {
@@ -44,5 +44,5 @@ def made(spec: RunSpec, train: Mapping[Any, float], val: Mapping[Any, float], **
         "train_accuracy": train,
         "val_accuracy": val,
     }
-    drawn = {k: through(steps, v) if isinstance(v, dict) else v for k, v in (values | columns).items()}
-    return pd.DataFrame({**spec.columns(), "step": steps, **drawn})
+    columns = {k: interpolated(steps, v) if isinstance(v, dict) else v for k, v in (values | columns).items()}
+    return pd.DataFrame({**spec.columns(), "step": steps, **columns})

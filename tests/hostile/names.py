@@ -42,7 +42,7 @@ def labels_of_figures(box: Box) -> Iterator[str]:
         alt = name if name.strip() else "a figure"
 
         def draw(figure: Figure = figure, alt: str = alt) -> str:
-            return style.svg(plots.legend(figure), alt)
+            return plots.svg(plots.legend(figure), alt)
 
         yield tried(draw, _svg_is_text, "alt", name)
         source = {"name": "user", "source": name, "class_name": name, "arguments": {name: name}}

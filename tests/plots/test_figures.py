@@ -266,7 +266,7 @@ def test_inner_panels_of_a_column_leave_the_step_label_to_the_last():
 def test_svg_is_one_element_that_says_what_it_shows():
     fig, ax = plt.subplots()
     plots.accuracy(curve(), ax)
-    text = style.svg(fig, 'Accuracy "rises" & <stays>')
+    text = plots.svg(fig, 'Accuracy "rises" & <stays>')
     root = ET.fromstring(text)
     assert root.tag.endswith("}svg") and root.get("role") == "img"
     assert root.get("aria-label") == root.findtext("{*}title") == 'Accuracy "rises" & <stays>'
@@ -278,7 +278,7 @@ def test_the_same_figure_gives_the_same_svg_and_another_other_ids():
     for column in ("val_accuracy", "val_accuracy", "train_accuracy"):
         fig, ax = plt.subplots()
         plots.trace(curve(), column, ax)
-        texts.append(style.svg(fig, "a curve"))
+        texts.append(plots.svg(fig, "a curve"))
     first, again, other = texts
     assert first == again
     ids = [set(re.findall(r'\bid="([^"]+)"', text)) for text in (first, other)]
@@ -288,7 +288,7 @@ def test_the_same_figure_gives_the_same_svg_and_another_other_ids():
 
 def test_a_figure_without_text_alternative_is_refused():
     with pytest.raises(ValueError, match="alt is empty"):
-        style.svg(plt.figure(), " ")
+        plots.svg(plt.figure(), " ")
 
 
 def test_show_displays_svg_with_its_text_and_closes_the_figure(monkeypatch):

@@ -4,14 +4,16 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from helpers.made_up import jump, made
+from helpers.made_up import jump, made_up_curve
 
 import grokcore as gc
 from grokcore import claims
 from grokcore.claims import wording
 from grokcore.report import front_page, sources
 
-CURVES = pd.concat([made(gc.msu(seed=seed), jump(1000), jump(at)) for seed, at in enumerate((4000, 5000, 6000))])
+CURVES = pd.concat(
+    [made_up_curve(gc.msu(seed=seed), jump(1000), jump(at)) for seed, at in enumerate((4000, 5000, 6000))]
+)
 VERDICTS = {id: claims.evaluate(id, CURVES) for id in ("msu-1", "msu-2")}
 
 
@@ -63,14 +65,17 @@ def test_what_a_finding_cannot_say_is_refused(text: str, rests_on: Any, message:
     ],
 )
 def test_on_how_many_seeds_a_claim_holds_is_said_in_few_words(vals: Any, words: str):
-    runs = [made(gc.msu(seed=seed), jump(1000), {0: 0.5} if at is None else jump(at)) for seed, at in enumerate(vals)]
+    runs = [
+        made_up_curve(gc.msu(seed=seed), jump(1000), {0: 0.5} if at is None else jump(at))
+        for seed, at in enumerate(vals)
+    ]
     curves = pd.concat(runs) if runs else CURVES.head(0)
     assert front_page._support(claims.load()["msu-1"], claims.evaluate("msu-1", curves)) == words
 
 
 def test_a_capped_claim_says_so():
     loss = {0: 4.5, 1000: 4.0, 2000: 9.0, 5000: 0.1}
-    curves = pd.concat([made(gc.msu(seed=seed), jump(1000), jump(4000), val_loss=loss) for seed in range(3)])
+    curves = pd.concat([made_up_curve(gc.msu(seed=seed), jump(1000), jump(4000), val_loss=loss) for seed in range(3)])
     verdict = claims.evaluate("msu-11", curves)
     assert verdict.verdict == "partly"
     assert front_page._support(claims.load()["msu-11"], verdict) == "holds on 3 of 3 seeds; capped"

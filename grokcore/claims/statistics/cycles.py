@@ -7,7 +7,9 @@ import re
 import numpy as np
 from scipy.stats import rankdata
 
-from grokcore.analysis.curves import collapses, column, deepest_fall, point_1, point_2, run_summary
+from grokcore.analysis.collapse import collapses, deepest_fall
+from grokcore.analysis.crossings import column, point_1, point_2
+from grokcore.analysis.curves import run_summary
 from grokcore.claims.statistics.times import FITTED, Cells, Finding, Parts, Values, reached, time
 
 LEAST_POINTS = 5  # evaluations between point 1 and point 2, under which no tendency is claimed

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from grokcore.analysis.curves import Outcome, collapses, column, deepest_fall, run_summary
+from grokcore.analysis.collapse import collapses, deepest_fall
+from grokcore.analysis.crossings import column
+from grokcore.analysis.curves import Outcome, run_summary
 from grokcore.claims.statistics.times import FITTED, VAL, Cells, Finding, Parts, Values, later, reached, time
 
 SEEN = "val_99_first"

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from grokcore.analysis.curves import Outcome, column, deepest_fall, run_summary
+from grokcore.analysis.collapse import deepest_fall
+from grokcore.analysis.crossings import column
+from grokcore.analysis.curves import Outcome, run_summary
 from grokcore.analysis.stats import bootstrap_slope
 
 Cells = dict[str, pd.DataFrame]

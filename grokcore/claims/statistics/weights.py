@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from grokcore.analysis.curves import Outcome, column, deepest_fall, run_summary
+from grokcore.analysis.collapse import deepest_fall
+from grokcore.analysis.crossings import column
+from grokcore.analysis.curves import Outcome, run_summary
 from grokcore.claims.statistics.times import FITTED, VAL, Cells, Finding, Parts, Values, reached, time
 
 FOURIER = "fourier:"

@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.made_up import jump, made, steps_of
+from helpers.made_up import jump, made_up_curve, steps_of
 
 from grokcore.claims.statistics import cycles
 from grokcore.spec.presets import periodic
@@ -24,8 +24,8 @@ def two(one_layer, two_layers=None, **more):
 
 
 def judged(train, val):
-    run = made(RUN, train, val)
-    steady = made(RUN, drops_at(5000, 9000), {0: 0, 5000: 0, 5100: 0.4, 9000: 0.4, 9100: 0.9})
+    run = made_up_curve(RUN, train, val)
+    steady = made_up_curve(RUN, drops_at(5000, 9000), {0: 0, 5000: 0, 5100: 0.4, 9000: 0.4, 9100: 0.9})
     parts, values = cycles.drops_with_jumps(two(run, steady), at_least=2, room=0.95, gain=0.05)
     assert parts["drops recur, two_layers"] and parts["validation jumps, two_layers"]
     return (parts["drops recur, one_layer"], parts["validation jumps, one_layer"]), values
@@ -63,7 +63,7 @@ SAW = {500: 1.0, 4900: 2.0, 5000: 1.0, 8900: 2.0, 9000: 1.0, 20_000: 2.0}
 def sawed(lr, gradient=None, train=None):
     spikes = {0: 1.0, 4900: 1, 5000: 8, 5100: 1, 8900: 1, 9000: 6, 9100: 1} if gradient is None else gradient
     columns = {"effective_lr_mean": lr, "effective_grad_mean": spikes}
-    curve = made(RUN, drops_at(5000, 9000) if train is None else train, {0: 0}, **columns)
+    curve = made_up_curve(RUN, drops_at(5000, 9000) if train is None else train, {0: 0}, **columns)
     return cycles.saw_tooth({"main": curve}, **RULE_3)
 
 
@@ -108,7 +108,9 @@ def test_a_tooth_is_a_rise_and_the_fall_after_it():
 
 
 def way(gradient, val=None):
-    curve = made(RUN, {0: 0, 900: 0, 1000: 1}, jump(11_000) if val is None else val, effective_grad_mean=gradient)
+    curve = made_up_curve(
+        RUN, {0: 0, 900: 0, 1000: 1}, jump(11_000) if val is None else val, effective_grad_mean=gradient
+    )
     rule = {"part": 0.2, "ratio": 0.8, "correlation": -0.3}
     return cycles.effective_gradient_falls({"main": curve}, **rule)
 
@@ -149,8 +151,8 @@ def decay(
     control_train: Any = FIT,
     control_status: str = "finished",
 ):
-    run = made(RUN, drops_at(5000, 9000) if train is None else train, {0: 0}, weight_norm=norm)
-    control = made(RUN, control_train, {0: 0}, weight_norm=control_norm, status=control_status)
+    run = made_up_curve(RUN, drops_at(5000, 9000) if train is None else train, {0: 0}, weight_norm=norm)
+    control = made_up_curve(RUN, control_train, {0: 0}, weight_norm=control_norm, status=control_status)
     cells = two(run, one_layer_control=control, two_layers_control=control)
     parts, values = cycles.needs_weight_decay(cells, at_least=2, visible=0.01)
     by_layer = np.array(list(parts.values()), dtype=object).reshape(2, 3)
@@ -195,14 +197,14 @@ def test_each_part_of_needing_weight_decay_can_fail(change, expected):
     ],
 )
 def test_needs_normalisation(train, control, expected):
-    run, other = made(RUN, train, {0: 0}), made(RUN, control, {0: 0})
+    run, other = made_up_curve(RUN, train, {0: 0}), made_up_curve(RUN, control, {0: 0})
     cells = two(run, one_layer_control=other, two_layers_control=other)
     assert set(cycles.needs_normalisation(cells, at_least=2)[0].values()) == {expected}
 
 
 @pytest.mark.parametrize("control, expected", [(FIT, None), (drops_at(3000), None), (drops_at(2000, 3000), False)])
 def test_a_control_that_overflowed_does_not_show_that_drops_stop(control, expected):
-    run, other = made(RUN, drops_at(5000, 9000), {0: 0}), made(RUN, control, {0: 0})
+    run, other = made_up_curve(RUN, drops_at(5000, 9000), {0: 0}), made_up_curve(RUN, control, {0: 0})
     over = other[other["step"] <= 4000].assign(status="nonfinite")
     cells = two(run, one_layer_control=over, two_layers_control=other.assign(status="finished"))
     parts, values = cycles.needs_normalisation(cells, at_least=2)
@@ -219,7 +221,8 @@ def scaled(changes: Any, together: Any = 3.0):
     """Judge tensors given as {name: (change of log p, norm)}."""
     columns: dict[str, Any] = {f"invariance:{name}": change for name, (change, _) in changes.items()}
     columns |= {f"norm:{name}": norm for name, (_, norm) in changes.items()}
-    curve = made(RUN, FIT, {0: 0}, **columns, **{"invariance:all weights": together})
+    columns = columns | {"invariance:all weights": together}
+    curve = made_up_curve(RUN, FIT, {0: 0}, **columns)
     curve["invariance:scale-invariant subset"] = 0.001  # a group, not a tensor
     curve["weight_norm_si"] = 6.0
     return cycles.partial_invariance({"main": curve}, **RULE_7)
@@ -248,7 +251,7 @@ def test_each_part_of_partial_invariance_can_fail(changes, together, expected):
 
 
 def test_invariance_is_undecided_where_it_was_not_measured():
-    missing = cycles.partial_invariance({"main": made(RUN, FIT, {0: 0})}, **RULE_7)
+    missing = cycles.partial_invariance({"main": made_up_curve(RUN, FIT, {0: 0})}, **RULE_7)
     empty = scaled({"W_E": (np.nan, 3.0)}, together=np.nan)
     assert set(missing[0].values()) == set(empty[0].values()) == {None}
 

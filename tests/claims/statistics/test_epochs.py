@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.made_up import jump, made
+from helpers.made_up import jump, made_up_curve
 
 import grokcore as gc
 from grokcore.claims.statistics import epochs
@@ -41,7 +41,7 @@ def overflowed(curve: pd.DataFrame, after: int) -> pd.DataFrame:
     ],
 )
 def test_steps_per_epoch_count_the_smaller_last_batch(spec, expected):
-    curve = made(spec, FIT, NEVER)
+    curve = made_up_curve(spec, FIT, NEVER)
     assert epochs.steps_per_epoch(curve) == expected
     assert epochs.steps_per_epoch(curve.head(1)) == expected  # a run that overflowed at once
 
@@ -52,7 +52,7 @@ RISES = {0: 0, 1900: 0, 2000: 0.1, 3900: 0.1, 4000: 1}  # by exactly ten points 
 
 def events(train, val, **change):
     parameters: dict[str, Any] = {"said": {"a": SAID}, "factor": 2.0, "rise": 0.1, "groks": {"a": True}, **change}
-    parts, values = epochs.events_at_epochs({"a": made(RUN, train, val)}, **parameters)
+    parts, values = epochs.events_at_epochs({"a": made_up_curve(RUN, train, val)}, **parameters)
     return said(parts), values
 
 
@@ -106,14 +106,14 @@ def test_only_events_that_are_said_are_judged():
     ],
 )
 def test_grokking_is_judged_as_claimed(train, val, status, groks):
-    cells = {"a": made(RUN, at(train), at(val), status=status)}
+    cells = {"a": made_up_curve(RUN, at(train), at(val), status=status)}
     for claimed, title in ((True, "groks, a"), (False, "no clear grokking, a")):
         parts, _ = epochs.events_at_epochs(cells, {}, factor=2.0, rise=0.1, groks={"a": claimed})
         assert parts == {title: groks == claimed}
 
 
 def test_a_run_that_overflowed_before_its_first_evaluation_has_no_events():
-    cells = {"a": overflowed(made(RUN, FIT, NEVER), after=0)}
+    cells = {"a": overflowed(made_up_curve(RUN, FIT, NEVER), after=0)}
     parts, values = epochs.events_at_epochs(cells, {"a": SAID}, factor=2.0, rise=0.1, groks={"a": True})
     assert said(parts) == (False,) * 4
     found: Any = values["a_train"]
@@ -130,7 +130,7 @@ def dips_at(*steps: int, low: float = 0.9) -> dict[float, float]:
 
 def dipping(train, val: Any = FIT, **columns):
     """Judge a run beside one whose parts are all True."""
-    cells = {"a": made(RUN, train, val, **columns), "b": made(RUN, dips_at(3000, 6000), FIT)}
+    cells = {"a": made_up_curve(RUN, train, val, **columns), "b": made_up_curve(RUN, dips_at(3000, 6000), FIT)}
     rule = {"low": 0.95, "at_least": 2, "epochs": 50, "unsteady": "a", "fall": 1 / 128}
     parts, values = epochs.brief_dips(cells, **rule)
     assert said(parts)[2:4] == (True, True) and (values["b_dips"], values["b_longest"]) == (2, 20)
@@ -187,18 +187,18 @@ def falling(*depths, val=NEVER):
     points = dict(FIT)
     for k, depth in enumerate(depths, start=2):
         points |= {1000 * k - 100: 1.0, 1000 * k: 1 - depth, 1000 * k + 100: 1.0}
-    return made(RUN, points, val)
+    return made_up_curve(RUN, points, val)
 
 
 def test_falls_are_those_of_both_accuracies_after_the_fit():
     val = {0: 0.9, 300: 0.2, 1000: 0.6, 1100: 0.5, 1200: 0.45, 9000: 0.95, 9100: 0.9}
     assert epochs.falls(falling(0.25, 0.125, val=val)) == pytest.approx(0.25 + 0.125 + 0.1 + 0.05 + 0.05)
-    assert epochs.falls(made(RUN, jump(10_000), {0: 1, 10_000: 0})) == 0  # fitted at the last evaluation
-    assert np.isnan(epochs.falls(made(RUN, NEVER, {0: 1, 10_000: 0})))
+    assert epochs.falls(made_up_curve(RUN, jump(10_000), {0: 1, 10_000: 0})) == 0  # fitted at the last evaluation
+    assert np.isnan(epochs.falls(made_up_curve(RUN, NEVER, {0: 1, 10_000: 0})))
     assert not np.signbit(epochs.falls(falling()))  # shown as 0 %, not -0 %
 
 
-UNFIT = made(RUN, NEVER, {0: 1, 10_000: 0})
+UNFIT = made_up_curve(RUN, NEVER, {0: 1, 10_000: 0})
 
 
 @pytest.mark.parametrize(
@@ -232,8 +232,8 @@ def test_smoother(rough, smooth, expected):
 def unstable(small, larger, small_val=NEVER, cut=12_000):
     """Judge 12 000 steps of training accuracy `small` against 8 000 of `larger`."""
     cells = {
-        "small": overflowed(made(gc.pku(alpha=0.3, epochs=2000), small, small_val), cut),
-        "larger": made(gc.pku(alpha=0.4, epochs=1000), larger, jump(6000)),
+        "small": overflowed(made_up_curve(gc.pku(alpha=0.3, epochs=2000), small, small_val), cut),
+        "larger": made_up_curve(gc.pku(alpha=0.4, epochs=1000), larger, jump(6000)),
     }
     parts, values = epochs.unstable_at_small_alpha(cells)
     return said(parts), values

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.made_up import jump, made
+from helpers.made_up import jump, made_up_curve
 
 import grokcore as gc
 from grokcore import claims
@@ -22,7 +22,7 @@ def said(parts):
 
 def reaching(val, train: Any = 500, **columns):
     """Return a run whose accuracies jump at these steps (None: never)."""
-    return made(RUN, *(NEVER if at is None else jump(at) for at in (train, val)), **columns)
+    return made_up_curve(RUN, *(NEVER if at is None else jump(at) for at in (train, val)), **columns)
 
 
 def ended(curve, last, status="nonfinite"):
@@ -107,7 +107,10 @@ def sooner(*division, product=(3000, 2000, 1000)):
 def test_sooner_in_every_table(division, expected):
     parts, values = sooner(*division)
     assert list(parts) == [
-        *("ends sooner, division", "never later, division", "ends sooner, product", "never later, product")
+        "ends sooner, division",
+        "never later, division",
+        "ends sooner, product",
+        "never later, product",
     ]
     assert said(parts) == (*expected, True, True)
     first, last = (np.nan if at is None else at for at in (division[0], division[-1]))
@@ -286,10 +289,10 @@ def other_runs(seed):
 
 
 def test_every_claim_finds_its_runs_among_all_and_says_what_it_measured():
-    stopped = [made(spec, jump(500), jump(3000)) for spec in power_runs(seed=3)]
+    stopped = [made_up_curve(spec, jump(500), jump(3000)) for spec in power_runs(seed=3)]
     noise = {"batch_loss_min": 0.5, "batch_loss_max": 1.0}
     frame = [ended(curve, 4000, "stopped early") for curve in stopped]
-    frame += [made(spec, jump(500), jump(3000), **noise) for spec in other_runs(seed=3)]
+    frame += [made_up_curve(spec, jump(500), jump(3000), **noise) for spec in other_runs(seed=3)]
     curves, used = pd.concat(frame, ignore_index=True), set()
     for id in ("power-2", "power-3", "power-4", "periodic-8", "periodic-9", "periodic-10"):
         found = claims.evaluate(id, curves)

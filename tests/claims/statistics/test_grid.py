@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.made_up import jump, made
+from helpers.made_up import jump, made_up_curve
 
 import grokcore as gc
 from grokcore import claims
@@ -31,7 +31,7 @@ def row(name, *epochs, runs=RUNS, best=None):
         val = NEVER if epoch is None else jump(epoch * RUNS[alpha].steps_per_epoch, high=high)
         if epoch is not None and runs is SMALL:
             val = jump(epoch * SMALL[alpha].steps_per_epoch, high=high)
-        cells[f"{name}, {alpha:g}"] = made(runs[alpha], jump(500), val)
+        cells[f"{name}, {alpha:g}"] = made_up_curve(runs[alpha], jump(500), val)
     return cells
 
 
@@ -67,8 +67,8 @@ def test_converges_nowhere(slow, fast, expected):
 
 def test_fitted_and_final_training_accuracy_are_of_all_fractions():
     cells = row("sgd", None, None, None, None)
-    cells["sgd, 0.5"] = made(RUNS[0.5], {0: 0, 1000: 1.0, 9000: 0.25}, {0: 0})  # fitted, and lost again
-    cells["sgd, 0.9"] = made(RUNS[0.9], {0: 0, 1000: 0.5}, {0: 0})
+    cells["sgd, 0.5"] = made_up_curve(RUNS[0.5], {0: 0, 1000: 1.0, 9000: 0.25}, {0: 0})  # fitted, and lost again
+    cells["sgd, 0.9"] = made_up_curve(RUNS[0.9], {0: 0, 1000: 0.5}, {0: 0})
     _, values = grid.converges_nowhere(cells)
     assert (values["sgd_fitted"], values["sgd_train_least"], values["sgd_train"]) == (3, 0.25, 1)
 
@@ -76,7 +76,7 @@ def test_fitted_and_final_training_accuracy_are_of_all_fractions():
 @pytest.mark.parametrize("peak, expected", [(0.99, False), (0.9899, True)])
 def test_to_converge_is_99_percent_at_one_evaluation(peak, expected):
     cells = row("sgd", None, None, None, None)
-    cells["sgd, 0.5"] = made(RUNS[0.5], {0: 0, 1000: 0.7}, {5900: 0.0, 6000: peak, 6100: 0.0})
+    cells["sgd, 0.5"] = made_up_curve(RUNS[0.5], {0: 0, 1000: 0.7}, {5900: 0.0, 6000: peak, 6100: 0.0})
     parts, values = grid.converges_nowhere(cells)
     assert parts == {"nowhere, sgd": expected} and values["sgd_best"] == peak and values["sgd_train"] == 1
 
@@ -290,8 +290,8 @@ def source_runs():
 
 def test_every_claim_finds_its_runs_though_they_stopped_early_and_says_what_it_measured():
     known, others = source_runs()
-    curves = [ended(made(spec, jump(500), jump(3000)), 4000, "stopped early") for spec in known]
-    frame = pd.concat([*curves, *(made(spec, jump(500), jump(3000)) for spec in others)], ignore_index=True)
+    curves = [ended(made_up_curve(spec, jump(500), jump(3000)), 4000, "stopped early") for spec in known]
+    frame = pd.concat([*curves, *(made_up_curve(spec, jump(500), jump(3000)) for spec in others)], ignore_index=True)
     used = set()
     for id in (f"pku-{k}" for k in range(6, 11)):
         found = claims.evaluate(id, frame)

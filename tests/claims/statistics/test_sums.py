@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.made_up import jump, made
+from helpers.made_up import jump, made_up_curve
 
 import grokcore as gc
 from grokcore import claims
@@ -23,7 +23,7 @@ def said(parts):
 
 def reaching(spec, train, val):
     """Return a run whose accuracies jump at these steps (None: never)."""
-    return made(spec, *(NEVER if at is None else jump(at) for at in (train, val)))
+    return made_up_curve(spec, *(NEVER if at is None else jump(at) for at in (train, val)))
 
 
 def sums(k2, k3, k4, above=(500, 4000)):
@@ -49,7 +49,7 @@ def test_grokking_with_operands():
 
 
 def test_the_last_gain_is_between_the_last_two_tenths():
-    rising = made(gc.msu(), jump(500), {8000: 0.25, 8001: 0.5, 9000: 0.5, 9001: 0.75})
+    rising = made_up_curve(gc.msu(), jump(500), {8000: 0.25, 8001: 0.5, 9000: 0.5, 9001: 0.75})
     assert epochs.last_gain(rising) == pytest.approx(0.25)
     assert np.isnan(epochs.last_gain(rising.loc[rising["step"] == 10_000]))
 
@@ -79,7 +79,7 @@ def test_each_part_of_grokking_with_operands_can_fail(k2, k3, k4, above, expecte
 
 def rising(train, val):
     parts, values = epochs.validation_falls_while_training_rises(
-        {"a": made(RUN, train, val)}, rising=0.3, about_zero=0.02
+        {"a": made_up_curve(RUN, train, val)}, rising=0.3, about_zero=0.02
     )
     return parts["falls, a"], values["a_least"], values["a_earlier"]
 
@@ -157,7 +157,7 @@ def source_runs():
     primes = [gc.pku("mlp", alpha=0.5, p=p, steps=20_000) for p in (23, 47)]
     sums = [gc.pku_sum(k, epochs=1500) for k in SUMS]
     specs = [gc.replace(spec, seed=3) for spec in (*encoder, *mlp, *lstm, *primes, *sums)]  # pku-11 counts from 3
-    return pd.concat([made(spec, jump(1000), jump(4000)) for spec in specs], ignore_index=True)
+    return pd.concat([made_up_curve(spec, jump(1000), jump(4000)) for spec in specs], ignore_index=True)
 
 
 IDS = [f"pku-{k}" for k in (1, 2, 3, 4, 5, 11, 12, 13, 14)]
@@ -195,7 +195,7 @@ def noisy(*depths, spread: Any = 2.0, val: Any = NEVER):
     points = jump(500)
     for k, depth in enumerate(depths, start=2):
         points |= {1000 * k - 100: 1.0, 1000 * k: 1 - depth, 1000 * k + 100: 1.0}
-    curve = made(RUN, points, val)
+    curve = made_up_curve(RUN, points, val)
     return curve.assign(batch_loss_min=0.5, batch_loss_max=0.5 * np.broadcast_to(spread, len(curve)))
 
 
@@ -243,7 +243,7 @@ STEPS = np.arange(0, 10_001, 100)
 def test_noise_is_measured_over_the_same_steps():
     # Fitted at 500 and at 6 000: between, the first falls and scatters, and that does not count.
     early = noisy(0.5, spread=np.where(STEPS <= 6000, 1000.0, 10.0))
-    late = made(RUN, jump(6000) | {8900: 1.0, 9000: 0.75, 9100: 1.0}, NEVER).assign(
+    late = made_up_curve(RUN, jump(6000) | {8900: 1.0, 9000: 0.75, 9100: 1.0}, NEVER).assign(
         batch_loss_min=0.5, batch_loss_max=50.0
     )
     held, values = quieter(early, late)
@@ -259,15 +259,15 @@ def test_noise_is_measured_over_the_same_steps():
 def test_falls_outside_collapses():
     train = jump(500) | {1900: 1.0, 2000: 0.5, 2100: 1.0, 2900: 1.0, 3000: 0.95, 3100: 1.0}
     val = {1900: 0.5, 2000: 0.25, 2100: 0.25, 4900: 0.25, 5000: 0.125}
-    calm = made(RUN, jump(500), {0: 0}).assign(batch_loss_min=1.0, batch_loss_max=2.0)
-    rough = made(RUN, train, val).assign(batch_loss_min=1.0, batch_loss_max=2.0)
+    calm = made_up_curve(RUN, jump(500), {0: 0}).assign(batch_loss_min=1.0, batch_loss_max=2.0)
+    rough = made_up_curve(RUN, train, val).assign(batch_loss_min=1.0, batch_loss_max=2.0)
     _, values = epochs.quieter({"two": calm, "four": rough})
     assert values["four_collapses"] == 1 and values["two_collapses"] == 0
     assert values["four_falls"] == pytest.approx(0.5 + 0.05 + 0.25 + 0.125)
     assert (values["four_train_falls"], values["four_val_falls"]) == (pytest.approx(0.55), pytest.approx(0.375))
     assert values["four_outside"] == pytest.approx(0.05 + 0.125)
     # One that is over before the step from which both are measured does not count.
-    late = made(RUN, jump(2500), {0: 0}).assign(batch_loss_min=1.0, batch_loss_max=2.0)
+    late = made_up_curve(RUN, jump(2500), {0: 0}).assign(batch_loss_min=1.0, batch_loss_max=2.0)
     assert epochs.quieter({"two": late, "four": rough})[1]["four_collapses"] == 0
 
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.made_up import jump, made
+from helpers.made_up import jump, made_up_curve
 
 from grokcore.claims.statistics import times
 from grokcore.spec.presets import msu
@@ -14,7 +14,7 @@ ALPHAS = {"a04": 0.4, "a05": 0.5, "a06": 0.6, "a07": 0.7, "a08": 0.8}
 
 def reaching(val, train=500, **columns):
     """Return a run whose training accuracy jumps at `train` and validation accuracy at `val` (None: never)."""
-    return made(RUN, jump(train), NEVER if val is None else jump(val), **columns)
+    return made_up_curve(RUN, jump(train), NEVER if val is None else jump(val), **columns)
 
 
 def test_delayed_generalisation_from_chance_to_exactly_one():
@@ -34,12 +34,12 @@ def test_delayed_generalisation_from_chance_to_exactly_one():
     ],
 )
 def test_each_part_of_delayed_generalisation_can_fail(val, no):
-    parts, _ = times.delayed_generalisation({"main": made(RUN, jump(500), val)}, chance=0.05)
+    parts, _ = times.delayed_generalisation({"main": made_up_curve(RUN, jump(500), val)}, chance=0.05)
     assert {name for name, held in parts.items() if not held} == no
 
 
 def test_delayed_generalisation_of_a_run_that_does_not_fit():
-    parts, values = times.delayed_generalisation({"main": made(RUN, NEVER, NEVER)}, chance=0.05)
+    parts, values = times.delayed_generalisation({"main": made_up_curve(RUN, NEVER, NEVER)}, chance=0.05)
     assert not any(parts.values()) and np.isnan(values["val_at_train"])
 
 
@@ -54,13 +54,13 @@ def test_delayed_generalisation_of_a_run_that_does_not_fit():
     ],
 )
 def test_sudden_generalisation(val, expected, wait, rise):
-    parts, values = times.sudden_generalisation({"main": made(RUN, jump(500), val)}, low=0.1, high=0.9)
+    parts, values = times.sudden_generalisation({"main": made_up_curve(RUN, jump(500), val)}, low=0.1, high=0.9)
     assert parts == dict(zip(("long after overfitting", "suddenly"), expected, strict=True))
     np.testing.assert_equal((values["wait"], values["rise"]), (wait, rise))
 
 
 def test_sudden_generalisation_of_a_run_that_does_not_fit():
-    parts, _ = times.sudden_generalisation({"main": made(RUN, NEVER, jump(500))}, low=0.1, high=0.9)
+    parts, _ = times.sudden_generalisation({"main": made_up_curve(RUN, NEVER, jump(500))}, low=0.1, high=0.9)
     assert parts == {"long after overfitting": False, "suddenly": None}
 
 
@@ -126,14 +126,17 @@ def test_slope_over_alpha_counts_a_censored_run_as_its_budget():
     ],
 )
 def test_worse_than_neighbour(largest, expected):
-    cells = {"neighbour": made(RUN, jump(500), {0: 0, 1000: 1}), "largest": made(RUN, jump(500), largest)}
+    cells = {
+        "neighbour": made_up_curve(RUN, jump(500), {0: 0, 1000: 1}),
+        "largest": made_up_curve(RUN, jump(500), largest),
+    }
     parts, _ = times.worse_than_neighbour(cells, last_steps=2000, lower=0.01, deeper=0.05)
     assert tuple(parts.values()) == expected
 
 
 def test_the_last_steps_are_those_after_the_budget_minus_them():
     # Evaluations 8 100 to 10 000: twenty of them, one at 0.8.
-    curve = made(RUN, jump(500), {0: 1, 8000: 0.5, 8100: 0.8, 8200: 1})
+    curve = made_up_curve(RUN, jump(500), {0: 1, 8000: 0.5, 8100: 0.8, 8200: 1})
     _, values = times.worse_than_neighbour({"neighbour": curve, "largest": curve}, 2000, 0.01, 0.05)
     assert values["largest_end"] == pytest.approx(0.99) and values["largest_fall"] == pytest.approx(0.5)
 
@@ -167,14 +170,14 @@ def test_same_result(reached_at, expected):
     ],
 )
 def test_beginnings_only(highs, expected):
-    cells = {f"a{k}": made(RUN, jump(500), jump(4000, high=high)) for k, high in enumerate(highs)}
+    cells = {f"a{k}": made_up_curve(RUN, jump(500), jump(4000, high=high)) for k, high in enumerate(highs)}
     parts, _ = times.beginnings_only(cells, smaller="a0", larger=["a1", "a2"], rise=0.1)
     assert tuple(parts.values()) == expected
 
 
 def test_beginnings_do_not_count_before_the_training_set_is_fitted():
-    early = made(RUN, jump(5000), jump(4000, high=0.5))
-    unfit = made(RUN, NEVER, jump(4000, high=0.5))
+    early = made_up_curve(RUN, jump(5000), jump(4000, high=0.5))
+    unfit = made_up_curve(RUN, NEVER, jump(4000, high=0.5))
     for curve in (early, unfit):
         parts, _ = times.beginnings_only({"a0": early, "a1": curve}, smaller="a0", larger=["a1"], rise=0.1)
         assert parts == {"beginnings": False, "not reached": True}
@@ -215,10 +218,10 @@ def test_later_needs_brackets_that_do_not_overlap():
     [
         (reaching(3000), True, 3000),
         (reaching(10_000), True, 10_000),  # at one evaluation, though not kept
-        (made(RUN, jump(500), {2900: 0, 3000: 1, 3100: 0}), True, 3000),
-        (made(RUN, NEVER, jump(3000)), True, 3000),
-        (made(RUN, jump(500), jump(3000, high=1 - 6e-8)), True, 3000),  # 1 in single precision
-        (made(RUN, jump(500), jump(3000, high=105 / 106)), False, np.nan),  # one of 106 is wrong
+        (made_up_curve(RUN, jump(500), {2900: 0, 3000: 1, 3100: 0}), True, 3000),
+        (made_up_curve(RUN, NEVER, jump(3000)), True, 3000),
+        (made_up_curve(RUN, jump(500), jump(3000, high=1 - 6e-8)), True, 3000),  # 1 in single precision
+        (made_up_curve(RUN, jump(500), jump(3000, high=105 / 106)), False, np.nan),  # one of 106 is wrong
         (reaching(None), False, np.nan),
         (reaching(3000).head(35).assign(status="nonfinite"), True, 3000),
         (reaching(3000).head(30).assign(status="nonfinite"), False, np.nan),  # ends at 2 900

@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.made_up import jump, made, steps_of
+from helpers.made_up import jump, made_up_curve, steps_of
 
 from grokcore.claims.statistics import weights
 from grokcore.spec.presets import msu
@@ -17,7 +17,7 @@ NAMES_9 += ("falls while validation rises",)
 
 
 def course(norm, val=None):
-    curve = made(RUN, TRAIN, val or {0: 0, 3800: 0, 5000: 1}, weight_norm_sum=norm)
+    curve = made_up_curve(RUN, TRAIN, val or {0: 0, 3800: 0, 5000: 1}, weight_norm_sum=norm)
     return weights.norm_rise_and_fall({"main": curve}, **RULE_9)
 
 
@@ -53,7 +53,7 @@ def test_each_part_of_the_norm_course_can_fail(norm, val, no):
 
 
 def test_norm_course_of_a_run_that_does_not_fit_fails():
-    parts, values = weights.norm_rise_and_fall({"main": made(RUN, {0: 0.5}, {0: 0})}, **RULE_9)
+    parts, values = weights.norm_rise_and_fall({"main": made_up_curve(RUN, {0: 0.5}, {0: 0})}, **RULE_9)
     assert not any(parts.values()) and np.isnan(values["norm_max"])
 
 
@@ -63,9 +63,9 @@ def optimizers(adam_norm: Any = None, adam_val: Any = None, decay_val: Any = 400
 
     grows = {0: 90.0, 10_000: 200.0} if adam_norm is None else adam_norm
     cells = {
-        "decay": made(RUN, jump(500), val(decay_val)),
-        "adam": made(RUN, jump(500), val(adam_val), weight_norm_sum=grows),
-        "no_decay": made(RUN, jump(500), val(no_decay_val)),
+        "decay": made_up_curve(RUN, jump(500), val(decay_val)),
+        "adam": made_up_curve(RUN, jump(500), val(adam_val), weight_norm_sum=grows),
+        "no_decay": made_up_curve(RUN, jump(500), val(no_decay_val)),
     }
     return weights.decay_is_the_key(cells, norm="weight_norm_sum", visible=0.01)
 
@@ -84,7 +84,7 @@ def test_decay_is_the_key():
 
 
 def loss(points, train=None):
-    curve = made(RUN, train or jump(1000), {0: 0}, val_loss=points)
+    curve = made_up_curve(RUN, train or jump(1000), {0: 0}, val_loss=points)
     return weights.validation_loss_shape({"main": curve}, rise=1.1)
 
 
@@ -116,7 +116,9 @@ def test_the_first_minimum_is_sought_until_training_accuracy_is_there():
 
 
 def ray(norm: Any, cosine: Any = 1.0, kept: Any = 1.0, train: Any = None):
-    curve = made(RUN, train or jump(500), jump(3000), weight_norm=norm, weight_cosine=cosine, answers_kept=kept)
+    curve = made_up_curve(
+        RUN, train or jump(500), jump(3000), weight_norm=norm, weight_cosine=cosine, answers_kept=kept
+    )
     return weights.descent_along_a_ray({"main": curve}, smaller=0.1, kept=0.99, cosine=0.99, radial=0.5)
 
 
@@ -171,7 +173,7 @@ def test_radial_share_by_vectors():
 
 def waves(key_share=0.75, alone=1.0, without=0.05, val: Any = 4000, **change):
     """Judge a run by its Fourier measures at steps 0 and 10 000."""
-    curve = made(RUN, jump(500), {0: 0.0} if val is None else jump(val))
+    curve = made_up_curve(RUN, jump(500), {0: 0.0} if val is None else jump(val))
     at = {0: (0.1, 0.02, 0.01), 10_000: (key_share, alone, without)} if not change else change["at"]
     for k, name in enumerate(("key_share", "restricted_val_accuracy", "excluded_val_accuracy")):
         curve[f"fourier:{name}"] = [at[step][k] if step in at else np.nan for step in curve["step"]]
@@ -186,8 +188,11 @@ def test_few_frequencies():
     parts, values = waves()
     assert parts == (True, True, True)
     assert values == {
-        **{"key_share": 0.75, "restricted_val_accuracy": 1, "excluded_val_accuracy": 0.05},
-        **{"key_share_start": 0.1, "n_keys": 5},
+        "key_share": 0.75,
+        "restricted_val_accuracy": 1,
+        "excluded_val_accuracy": 0.05,
+        "key_share_start": 0.1,
+        "n_keys": 5,
     }
 
 
@@ -212,5 +217,5 @@ def test_each_part_of_few_frequencies_can_fail(change, expected):
 
 
 def test_without_fourier_measures_nothing_is_judged():
-    parts, _ = weights.few_frequencies({"main": made(RUN, jump(500), jump(4000))}, 0.5, 0.99, 0.1)
+    parts, _ = weights.few_frequencies({"main": made_up_curve(RUN, jump(500), jump(4000))}, 0.5, 0.99, 0.1)
     assert set(parts.values()) == {None}
