@@ -25,14 +25,14 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from grokcore.records.atomic import atomic_write, clear_leftovers
-from grokcore.spec.base import SpecError, short_repr
+from grokcore.spec.base import GrokcoreError, SpecError, short_repr
 from grokcore.spec.run import RunSpec
 
 KINDS = (".json", ".parquet")  # of the files of a recorded experiment
 KEY = b"grokcore"
 
 
-class RecordError(RuntimeError):
+class RecordError(GrokcoreError, RuntimeError):
     """A record that is missing, damaged or not of its specification; the message names the file and the run."""
 
 
