@@ -11,22 +11,16 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from grokcore.bench.cases import CASES, ROUNDS
 from grokcore.bench.timing import Processes, Side
 from grokcore.spec import schedule
-from grokcore.spec.presets import msu, periodic, pku, pku_sum, power
 from grokcore.spec.run import RunSpec, replace
 from grokcore.sweeps.executors import cores
 from grokcore.sweeps.grouping import runs_that_pay
 
 WINDOW = 200  # steps of a window
 EVALUATIONS = 4  # evaluations of a window
-ROUNDS = 3
 SHARP = 0.9  # of the rate of a large product: below, the floor would be one that could be lower
-CASES: dict[str, RunSpec] = {
-    **{"msu": msu(), "periodic-1": periodic(1), "periodic-2": periodic(2), "decoder": power()},
-    **{name: pku(name) for name in ("encoder", "mlp", "lstm")},
-    **{f"sum-{k}": pku_sum(k) for k in (2, 3, 4)},
-}
 GROWTH: dict[str, tuple[str, Sequence[int]]] = {
     "p": ("p", (23, 47, 97, 197, 397)),
     "depth": ("n_layers", (1, 2, 4, 8)),
