@@ -19,7 +19,8 @@ from grokcore.cli import terminal
 from grokcore.cli.arguments import SETTINGS, parser
 from grokcore.records import verify
 from grokcore.records.atomic import StoreError
-from grokcore.records.store import RecordError, Store
+from grokcore.records.record import RecordError
+from grokcore.records.store import Store
 from grokcore.report import build, manifest, plan
 from grokcore.spec.base import SpecError, suggestion
 from grokcore.spec.run import RunSpec, replace

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from grokcore.analysis.curves import HOLD, THRESHOLDS, Outcome, run_summary
 from grokcore.bench import benchmark
-from grokcore.records.store import Record
+from grokcore.records.record import Record
 from grokcore.report.build import Cost, duration
 from grokcore.sweeps.audit import Audit
 from grokcore.sweeps.comparison import tolerance_words

@@ -21,7 +21,8 @@ from grokcore.claims.rules import Claim
 from grokcore.claims.verdicts import Verdict, evaluate_all, in_words, with_fourier, with_invariance
 from grokcore.claims.wording import ClaimsError, unbroken
 from grokcore.plots import figures, style
-from grokcore.records.store import Record, RecordError, Store
+from grokcore.records.record import Record, RecordError
+from grokcore.records.store import Store
 from grokcore.report import sources
 from grokcore.report.pages import Page, templates
 from grokcore.report.sources import Disagreement, Sources

@@ -19,7 +19,8 @@ from helpers.without_torch import run
 
 from grokcore import __version__, claims
 from grokcore.engine.train import train
-from grokcore.records.store import Store, make_record, repository
+from grokcore.records.record import make_record
+from grokcore.records.store import Store, repository
 from grokcore.report import build, front_page, manifest, sources
 from grokcore.report.plan import NotebookError
 from grokcore.spec.presets import msu
