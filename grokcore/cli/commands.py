@@ -114,8 +114,7 @@ def _report(options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace) -> int:
     from grokcore.records.store import Store
 
-    store = Store()
-    print(terminal.runs_table(store.load_all(store.ids()), store.recorded()))
+    print(terminal.runs_table(Store().listing()))
     return 0
 
 
@@ -133,7 +132,8 @@ def _show(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from grokcore.cli.spreadsheets import without_formulas
-    from grokcore.records.store import RecordError, Store
+    from grokcore.records.record import RecordError
+    from grokcore.records.store import Store
     from grokcore.sweeps.sweep import frame
 
     store = Store()
@@ -161,7 +161,8 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _record(options: argparse.Namespace) -> int:
-    from grokcore.records.store import RecordError, Store
+    from grokcore.records.record import RecordError
+    from grokcore.records.store import Store
     from grokcore.report.missing_runs import measure_weights
     from grokcore.report.plan import make_plan
     from grokcore.sweeps.sweep import missing
@@ -206,7 +207,7 @@ def _audit(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     from grokcore.bench import benchmark
-    from grokcore.records.store import RecordError
+    from grokcore.records.record import RecordError
     from grokcore.sweeps.pool import device_of
 
     if options.json is not None and not options.json.parent.is_dir():
@@ -224,7 +225,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _whole_id(beginning: str, ids: Sequence[str]) -> str:
     """Return the only one of these ids that begins so; raises RecordError if none or several do."""
-    from grokcore.records.store import RecordError
+    from grokcore.records.record import RecordError
 
     matching = [run for run in ids if run.startswith(beginning)]
     if not matching:

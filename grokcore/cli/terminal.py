@@ -17,25 +17,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from tqdm import tqdm
 
-    from grokcore.records.store import Record
     from grokcore.report.plan import Cost
     from grokcore.sweeps.audit import Audit
     from grokcore.sweeps.progress import Progress, Watch
 
 BAR = "{percentage:3.0f} %|{bar}| {postfix}"
-RUN_COLUMNS = (
-    "run",
-    "operation",
-    "p",
-    "alpha",
-    "model",
-    "n_layers",
-    "optimizer",
-    "lr",
-    "weight_decay",
-    "steps",
-    "seed",
-)
 
 
 @contextlib.contextmanager
@@ -131,18 +117,12 @@ def _crossing(row: dict[str, Any], name: str) -> str:
     return "; ".join(times)
 
 
-def runs_table(records: Sequence[Record], places: Mapping[str, str]) -> str:
+def runs_table(rows: Sequence[Mapping[str, object]]) -> str:
     """Return runs as a table of text: id, what was run, how it ended, and where it is kept.
 
     Args:
-        records: The runs.
-        places: The experiment that holds each recorded run, by run id; the others are in the cache.
+        rows: What `Store.listing` returns.
     """
-    rows = []
-    for record in records:
-        columns = record.spec.columns()
-        row = {name: columns[name] for name in RUN_COLUMNS}
-        rows.append({**row, "status": record.status, "where": places.get(record.spec.id, "cache")})
     return text_table(rows) if rows else "no runs yet; `grokcore train` makes one"
 
 

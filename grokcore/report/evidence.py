@@ -12,7 +12,8 @@ import pandas as pd
 from grokcore.analysis import fourier, invariance, stats
 from grokcore.claims import rules
 from grokcore.claims.verdicts import Verdict, evaluate_all, with_fourier, with_invariance
-from grokcore.records.store import Record, RecordError, Store
+from grokcore.records.record import Record, RecordError
+from grokcore.records.store import Store
 from grokcore.spec.presets import msu
 from grokcore.sweeps.sweep import frame
 

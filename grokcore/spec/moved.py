@@ -51,7 +51,7 @@ MOVED = {
     "reuse": "grokcore.report.execution_cache",
     "sources": "grokcore.report.sources",
     "stepping": "grokcore.engine.stepping",
-    "store": "grokcore.records.store",
+    "store": "grokcore.records.store and grokcore.records.record",
     "style": "grokcore.plots.style and grokcore.spec.names",
     "tasks": "grokcore.spec.tables, grokcore.spec.schedule and grokcore.engine.batches",
     "terminal": "grokcore.cli.terminal",

@@ -28,7 +28,8 @@ import numpy as np
 import pandas as pd
 
 from grokcore.records.atomic import atomic_write
-from grokcore.records.store import RecordError, Store, make_record
+from grokcore.records.record import RecordError, make_record
+from grokcore.records.store import Store
 from grokcore.spec.base import GrokcoreError
 from grokcore.spec.run import RunSpec
 from grokcore.sweeps import worker

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from grokcore.records.atomic import uninterrupted
-from grokcore.records.store import Record, RecordError, Store
+from grokcore.records.record import Record, RecordError
+from grokcore.records.store import Store
 from grokcore.spec.base import GrokcoreError, SpecError, short_repr
 from grokcore.spec.run import RunSpec
 from grokcore.sweeps import checkpoint

@@ -22,7 +22,7 @@ import numpy as np
 from grokcore import __version__
 from grokcore.engine.snapshot import Snapshot
 from grokcore.records.atomic import StoreError
-from grokcore.records.store import Record, RecordError, make_record
+from grokcore.records.record import Record, RecordError, make_record
 from grokcore.spec.base import GrokcoreError
 from grokcore.spec.run import RunSpec
 from grokcore.sweeps import checkpoint, progress

@@ -12,7 +12,8 @@ import torch
 from grokcore.analysis import predictions
 from grokcore.engine import batches
 from grokcore.nn.build import build_network
-from grokcore.records.store import RecordError, Store
+from grokcore.records.record import RecordError
+from grokcore.records.store import Store
 from grokcore.spec import tables
 from grokcore.spec.presets import power
 from grokcore.spec.run import RunSpec, replace

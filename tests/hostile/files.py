@@ -18,7 +18,8 @@ from safetensors.numpy import save
 
 from grokcore.engine.snapshot import Snapshot
 from grokcore.records import verify
-from grokcore.records.store import Record, Store, array_checksum
+from grokcore.records.record import Record, array_checksum
+from grokcore.records.store import Store
 from grokcore.spec.presets import msu
 from grokcore.sweeps import checkpoint
 from grokcore.sweeps.sweep import estimate

@@ -24,7 +24,8 @@ from typing import Any
 
 from grokcore.claims.wording import ClaimsError
 from grokcore.records.atomic import StoreError
-from grokcore.records.store import RecordError, repository
+from grokcore.records.record import RecordError
+from grokcore.records.store import repository
 from grokcore.report.manifest import ManifestError
 from grokcore.report.notebook_files import NotebookError
 from grokcore.spec.base import SpecError

@@ -19,7 +19,8 @@ from helpers.without_torch import run
 
 from grokcore import __version__, claims
 from grokcore.engine.train import train
-from grokcore.records.store import Store, make_record, repository
+from grokcore.records.record import make_record
+from grokcore.records.store import Store, repository
 from grokcore.report import build, manifest, missing_runs, plan, sources
 from grokcore.report.evidence import evidence
 from grokcore.report.front_page import FrontPage, front_page

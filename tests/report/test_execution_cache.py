@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from helpers.notebooks import write_notebook
 
-from grokcore.records.store import Store, make_record
+from grokcore.records.record import make_record
+from grokcore.records.store import Store
 from grokcore.report import build as report_build
 from grokcore.report import execution_cache
 from grokcore.report.execute import Executed, Failure
