@@ -1,4 +1,4 @@
-"""What the verdicts of a report rest on, and the verdicts as JSON."""
+"""The evidence for the verdicts of a report, and the verdicts as JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SELECTED_BY = ("status", "step", "weight_norm")  # columns that the claims selec
 
 @dataclass(frozen=True)
 class Evidence:
-    """The runs that the verdicts rest on.
+    """The runs that the verdicts are judged from.
 
     Attributes:
         curves: Their curves as one tidy frame, a row a (run, evaluation), with what was measured from their weights.
@@ -86,7 +86,7 @@ def claims_json(evidence: Evidence, plan: str) -> str:
     runs.
 
     Args:
-        evidence: What the verdicts rest on.
+        evidence: The runs that the verdicts are judged from.
         plan: The plan of runs that the report was built from.
     """
     rows = []

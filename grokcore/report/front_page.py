@@ -31,7 +31,7 @@ class FrontPage:
     """What the front page shows beside claims and sources.
 
     Attributes:
-        evidence: What the verdicts rest on.
+        evidence: The runs that the verdicts are judged from.
         pages: The other pages of the site.
         waiting: Notebooks that are not in it because runs of theirs are missing.
         figure: An SVG and what it shows in words.
@@ -109,7 +109,7 @@ def _disagreements(cited: Sources, rows: Sequence[Row]) -> list[tuple[Disagreeme
 
 
 def _figures(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
-    """Return the claims that rest on each figure or place of a source."""
+    """Return the claims about each figure or place of a source."""
     places: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         places.setdefault((row["claim"].source, row["claim"].figure), []).append(row)

@@ -140,13 +140,13 @@ def printed_book(out: Path, about: dict[str, Any]) -> str | None:
     return content.get("book") if same and intact else None
 
 
-def publish(made: Path, out: Path, about: dict[str, Any], *, keep_pdf: bool = False) -> None:
+def publish(finished: Path, out: Path, about: dict[str, Any], *, keep_pdf: bool = False) -> None:
     """Move the files of a finished report into place, each at once, and write the manifest last.
 
     Files of the report that was there before and are not in this one are removed; nothing else in `out` is touched.
 
     Args:
-        made: The folder with the finished files.
+        finished: The folder with the finished files.
         out: The folder that they go to, on the same disk.
         about: How the report was made, for the manifest; `about["book"]` is the SHA-256 of the pages that its PDF was
             printed from.
@@ -156,31 +156,33 @@ def publish(made: Path, out: Path, about: dict[str, Any], *, keep_pdf: bool = Fa
         ManifestError: The files cannot be written, or would be written to another folder through a link.
     """
     try:
-        _publish(made, out, about, keep_pdf)
+        _publish(finished, out, about, keep_pdf)
     except OSError as error:
         raise ManifestError(f"{out} cannot be written: {error}; name another folder with --out") from None
 
 
-def _publish(made: Path, out: Path, about: dict[str, Any], keep_pdf: bool) -> None:
+def _publish(finished: Path, out: Path, about: dict[str, Any], keep_pdf: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
     try:
         before = read_manifest(out)["files"]
     except ManifestError:
         before = {}
     files = {
-        path.relative_to(made).as_posix(): _sha256(path.read_bytes()) for path in made.rglob("*") if path.is_file()
+        path.relative_to(finished).as_posix(): _sha256(path.read_bytes())
+        for path in finished.rglob("*")
+        if path.is_file()
     }
     for name in sorted([*files, NAME]):
         if not _within(out, name):
             raise ManifestError(f"{out / name} is a link to elsewhere: remove it, or name another folder with --out")
     for name in sorted(files):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(made / name, out / name)
+        os.replace(finished / name, out / name)
     if keep_pdf:
         files[PDF] = before[PDF]
     for name in before.keys() - files.keys():
         (out / name).unlink(missing_ok=True)
-    manifest = made / NAME
+    manifest = finished / NAME
     text = json.dumps({**about, "files": dict(sorted(files.items()))}, indent=1, ensure_ascii=False) + "\n"
     manifest.write_text(text, encoding="utf-8")
     os.replace(manifest, out / NAME)

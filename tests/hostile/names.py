@@ -57,11 +57,11 @@ def exported_curves(box: Box) -> Iterator[str]:
     begins = [*(name for name in EVIL if name and name[0] in "=+-@\t\r"), "-2+3", "=1", "＝1", "\n=1", "+", "-", "@x"]
     for i in range(160):
         evil = rng.choice(begins) + rng.choice(["", "x", '"', ",", "'"])
-        made = record(RUNS[i % 2])
-        curve = made.curve.assign(**{evil: rng.uniform(-9, 9), "val_loss": -1.5e-7})
-        store.save(type(made)(made.spec, curve, evil, {"seconds": 1.0, evil: evil}))
+        original = record(RUNS[i % 2])
+        curve = original.curve.assign(**{evil: rng.uniform(-9, 9), "val_loss": -1.5e-7})
+        store.save(type(original)(original.spec, curve, evil, {"seconds": 1.0, evil: evil}))
         file = box.allowed / "x.csv"
-        code, output = _cli(["runs", "export", str(file), made.spec.id[:6]])
+        code, output = _cli(["runs", "export", str(file), original.spec.id[:6]])
         assert code == 0 and str(file) in output, output
         rows = list(csv.reader(io.StringIO(file.read_bytes().decode(), newline="")))
         for text in {cell for row in rows for cell in row}:

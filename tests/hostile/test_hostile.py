@@ -207,18 +207,18 @@ def test_hostile_notebooks_end_as_pages_that_say_how(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("provenance", [{}, {"seconds": None}, {"seconds": "<b>"}, {"seconds": []}])
 def test_a_run_that_does_not_say_how_long_it_took_is_named(store: Store, provenance: dict[str, Any]) -> None:
-    made = record(msu())
-    store.save(Record(made.spec, made.curve, made.status, provenance))
+    complete = record(msu())
+    store.save(Record(complete.spec, complete.curve, complete.status, provenance))
     with pytest.raises(RecordError, match=f"run {msu().id} does not say how long it took: restore"):
         evidence(store, [msu().id])
 
 
 def test_a_report_through_a_link_to_elsewhere_is_refused(tmp_path: Path) -> None:
-    made, out, elsewhere = (tmp_path / name for name in ("made", "out", "elsewhere"))
-    for folder in (made / "assets", out, elsewhere):
+    finished, out, elsewhere = (tmp_path / name for name in ("finished", "out", "elsewhere"))
+    for folder in (finished / "assets", out, elsewhere):
         folder.mkdir(parents=True)
-    (made / "assets" / "x.js").write_text("x")
+    (finished / "assets" / "x.js").write_text("x")
     (out / "assets").symlink_to(elsewhere)
     with pytest.raises(manifest.ManifestError, match=r"assets/x.js is a link to elsewhere: .*--out"):
-        manifest.publish(made, out, {})
+        manifest.publish(finished, out, {})
     assert not list(elsewhere.iterdir()) and not (out / "manifest.json").exists()

@@ -321,12 +321,12 @@ def sources_files(box: Box) -> Iterator[str]:
 def manifests(box: Box) -> Iterator[str]:
     """The manifest of a report: damaged, or naming files elsewhere, which are neither packed nor removed."""
     rng, out = box.random, box.allowed / "out"
-    made = box.allowed / "made"
+    finished = box.allowed / "finished"
 
     def publish(name: str = "index.html") -> None:
-        made.mkdir(exist_ok=True)
-        (made / name).write_text("page")
-        manifest.publish(made, out, {"inputs": {}, "failed": [], "book": "b"})
+        finished.mkdir(exist_ok=True)
+        (finished / name).write_text("page")
+        manifest.publish(finished, out, {"inputs": {}, "failed": [], "book": "b"})
 
     publish()
     whole = (out / manifest.NAME).read_bytes()

@@ -300,7 +300,7 @@ def test_without_recorded_runs_nothing_is_audited(built: build.Report) -> None:
     assert built.audit is None and 'id="audit"' not in page(built, "index") and "#audit" not in page(built, "index")
 
 
-def test_missing_kernel_is_said_before_anything_is_trained(tmp_path: Path, store: Store) -> None:
+def test_missing_kernel_is_named_before_anything_is_trained(tmp_path: Path, store: Store) -> None:
     path = write_notebook(tmp_path, "n", specs=RUN)
     with pytest.raises(
         NotebookError, match=r"kernel 'no-such-kernel' is not installed \(there is: .*pip install ipykernel"

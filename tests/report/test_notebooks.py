@@ -75,9 +75,9 @@ def test_outputs_are_committed_without_figures_and_at_least_three_are_compared(p
 
 
 def test_every_claim_is_judged_in_its_notebook_and_in_no_other() -> None:
-    said = {path.stem: "".join(cell.source for cell in nbformat.read(path, as_version=4).cells) for path in NOTEBOOKS}
+    texts = {path.stem: "".join(cell.source for cell in nbformat.read(path, as_version=4).cells) for path in NOTEBOOKS}
     for claim in claims.load().values():
-        assert claim.notebook in said and claim.id in said[claim.notebook], claim.id
+        assert claim.notebook in texts and claim.id in texts[claim.notebook], claim.id
 
 
 @pytest.mark.parametrize("name", ["01_reproduction"])

@@ -18,7 +18,7 @@ def test_specs_are_those_of_the_parameters_given_and_nothing_behind_them_is_exec
     assert planned_runs(path, {"alphas": [0.3, 0.6]})[0] == grid(msu(p=7, steps=30), alpha=[0.3, 0.6])
 
 
-def test_the_steps_at_which_weights_are_wanted_are_planned_too(tmp_path: Path) -> None:
+def test_the_steps_at_which_weights_are_kept_are_planned_too(tmp_path: Path) -> None:
     specs = "import grokcore as gc\nspecs = [gc.msu(p=7, steps=steps)]\nkept = [0, steps]"
     assert planned_runs(write_notebook(tmp_path, "n", specs=specs), {"steps": 9})[1] == [0, 9]
     assert planned_runs(write_notebook(tmp_path, "m", specs=specs.replace("kept", "other")), {})[1] == []

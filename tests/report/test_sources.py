@@ -62,7 +62,7 @@ def test_what_a_finding_cannot_say_is_refused(text: str, rests_on: Any, message:
         ((), ""),
     ],
 )
-def test_on_how_many_seeds_a_claim_holds_is_said_in_few_words(vals: Any, words: str):
+def test_on_how_many_seeds_a_claim_holds_in_few_words(vals: Any, words: str):
     runs = [made(gc.msu(seed=seed), jump(1000), {0: 0.5} if at is None else jump(at)) for seed, at in enumerate(vals)]
     curves = pd.concat(runs) if runs else CURVES.head(0)
     assert front_page.support(claims.load()["msu-1"], claims.evaluate("msu-1", curves)) == words
