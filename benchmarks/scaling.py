@@ -20,7 +20,8 @@ from distributed.protocol.serialize import serialize
 import grokcore as gc
 from grokcore.engine import snapshot
 from grokcore.engine.train import train
-from grokcore.records.store import Record, Store, make_record
+from grokcore.records.record import Record, make_record
+from grokcore.records.store import Store
 from grokcore.sweeps import checkpoint, grouping, progress
 from grokcore.sweeps.dask import DaskExecutor
 from grokcore.sweeps.locks import Reservations

@@ -4,7 +4,7 @@ from . import plots as plots
 from .analysis import stats as stats
 from .analysis.curves import summary as summary
 from .nn.build import user_model as user_model
-from .records.store import RecordError as RecordError
+from .records.record import RecordError as RecordError
 from .records.store import Store as Store
 from .spec.base import SpecError as SpecError
 from .spec.networks import DecoderConfig as DecoderConfig

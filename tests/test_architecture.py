@@ -57,10 +57,39 @@ def test_modules_need_no_torch() -> None:
     run("\n".join(f"import grokcore.{module}" for module in WITHOUT_TORCH))
 
 
+# What takes longest to load, and what no help needs.
+HEAVY = {"torch", "pandas", "numpy", "scipy", "matplotlib", "pyarrow", "nbconvert", "papermill", "loky", "tqdm"}
+HELP = """
+import contextlib, io, sys
+from grokcore.cli.main import main
+for command in [], ["train"], ["report"], ["plan"], ["runs"], ["runs", "export"], ["audit"], ["bench"]:
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+        main([*command, "--help"])
+print(" ".join({name.split(".")[0] for name in sys.modules}))
+"""
+LIST = """
+import sys
+from grokcore.cli.main import main
+main(["runs", "list"])
+print("loaded", *{name.split(".")[0] for name in sys.modules})
+"""
+
+
+def test_no_help_loads_a_heavy_library() -> None:
+    """`benchmarks/startup.py` prints how long it takes."""
+    loaded = set(run(HELP).split())
+    assert "grokcore" in loaded and "pydantic" in loaded and not loaded & HEAVY
+
+
+def test_the_list_of_runs_is_printed_without_what_trains_or_draws() -> None:
+    loaded = set(run(LIST).rpartition("loaded ")[2].split())
+    assert "pyarrow" in loaded and not loaded & {"torch", "scipy", "matplotlib", "nbconvert", "papermill", "loky"}
+
+
 # Calls that execute what a file or a text says; numbers, specifications and settings are read as data alone.
 UNPICKLING = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 LOADING = {"read_pickle", "Unpickler", "unsafe_load", "full_load", "UnsafeLoader", "FullLoader", "load_pickle"}
-ALLOWED = {("plan.py", "eval"), ("plan.py", "exec")}  # checked annotations, and the user's own cells
+ALLOWED = {("parameters.py", "eval"), ("plan.py", "exec")}  # checked annotations, and the user's own cells
 
 
 def executing(source: str, name: str) -> list[str]:
@@ -95,10 +124,21 @@ def test_no_file_is_unpickled_or_executed() -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        *("import pickle", "from pickle import loads", "import a, cloudpickle", "from pandas import read_pickle"),
-        *("torch.load(f)", "torch.load(f, weights_only=True)", "np.load(f, allow_pickle=True)", "pd.read_pickle(f)"),
-        *("yaml.load(f, Loader=yaml.Loader)", "yaml.unsafe_load(f)", "eval('1')", "exec('1')", "os.system('x')"),
-        *("subprocess.run('x', shell=True)", "def f():\n    __import__('x')"),
+        "import pickle",
+        "from pickle import loads",
+        "import a, cloudpickle",
+        "from pandas import read_pickle",
+        "torch.load(f)",
+        "torch.load(f, weights_only=True)",
+        "np.load(f, allow_pickle=True)",
+        "pd.read_pickle(f)",
+        "yaml.load(f, Loader=yaml.Loader)",
+        "yaml.unsafe_load(f)",
+        "eval('1')",
+        "exec('1')",
+        "os.system('x')",
+        "subprocess.run('x', shell=True)",
+        "def f():\n    __import__('x')",
     ],
 )
 def test_a_source_that_unpickles_or_executes_is_seen(source: str) -> None:

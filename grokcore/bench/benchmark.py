@@ -12,29 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from grokcore.bench.cases import CASES, ROUNDS
 from grokcore.bench.timing import Processes, Side
 from grokcore.spec import schedule
-from grokcore.spec.presets import msu, periodic, pku, pku_sum, power
 from grokcore.spec.run import RunSpec, replace
 from grokcore.sweeps.executors import cores
 from grokcore.sweeps.grouping import runs_that_pay
 
 WINDOW = 200  # steps of a window
 EVALUATIONS = 4  # evaluations of a window
-ROUNDS = 3
 SHARP = 0.9  # smallest rate, as a share of that of a large product, at which the matmul bound counts as sharp
-CASES: dict[str, RunSpec] = {
-    "msu": msu(),
-    "periodic-1": periodic(1),
-    "periodic-2": periodic(2),
-    "decoder": power(),
-    "encoder": pku("encoder"),
-    "mlp": pku("mlp"),
-    "lstm": pku("lstm"),
-    "sum-2": pku_sum(2),
-    "sum-3": pku_sum(3),
-    "sum-4": pku_sum(4),
-}
 GROWTH: dict[str, tuple[str, Sequence[int]]] = {
     "p": ("p", (23, 47, 97, 197, 397)),
     "depth": ("n_layers", (1, 2, 4, 8)),

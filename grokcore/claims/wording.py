@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from grokcore.analysis.stats import median_time, wilson
+from grokcore.spec.base import GrokcoreError
 
 PART = "part: "
 BUDGET = "_budget"
@@ -28,7 +29,7 @@ NOTHING = "Nothing is measured: no seed has all the runs."
 SHOWN = ("operation", "alpha", "optimizer", "weight_decay")
 
 
-class ClaimsError(ValueError):
+class ClaimsError(GrokcoreError, ValueError):
     """The claims file is damaged, a claim is unknown, or the curves are no frame of `grokcore.sweep`."""
 
 

@@ -1,4 +1,7 @@
-"""The arguments of the command `grokcore`: its parser, with an example of each use."""
+"""The arguments of the command `grokcore`: its parser, with an example of each use.
+
+What is imported here is loaded by every call, `--help` too: names alone, no module that trains, reads or draws.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from grokcore import __version__
-from grokcore.bench import benchmark
-from grokcore.report import plan
+from grokcore.bench.cases import CASES, ROUNDS
+from grokcore.report.scales import PLANS, SCALES
 from grokcore.spec.base import suggestion
 from grokcore.spec.networks import MODELS
 from grokcore.spec.optimizers import OPTIMIZERS
 from grokcore.spec.presets import msu, periodic, pku, power
 from grokcore.spec.task import OPERATIONS
-from grokcore.sweeps import audit
 
-SETTINGS = {"msu": msu, "periodic": periodic, "power": power, "pku": pku}
+SETTINGS = {
+    "msu": msu,
+    "periodic": periodic,
+    "power": power,
+    "pku": pku,
+}
 TRAIN = """examples:
   grokcore train
       x*y mod 97 on 40 % of the table, 10 000 steps (some minutes on one core)
@@ -44,7 +51,7 @@ PLAN = """examples:
   grokcore plan
       both plans, a line a notebook
   grokcore plan cpu --jobs 8
-      the plan that fits processors, with eight of them"""
+      the plan for CPUs, with eight processes"""
 RUNS = """examples:
   grokcore runs list
   grokcore runs show 3f2a
@@ -52,8 +59,6 @@ RUNS = """examples:
   grokcore runs export curves.csv
   grokcore runs record 01_reproduction
       pack the runs that the notebook names in plan cpu into data/records/"""
-
-
 AUDIT = """examples:
   grokcore audit
       the first steps of three recorded runs, drawn by chance, trained again and compared
@@ -63,7 +68,14 @@ AUDIT = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+    """Return the parser of the command line.
+
+    Its result has the name of the command to run as `run` (see `grokcore.cli.commands`).
+
+    Example:
+        >>> parser().parse_args(["runs", "show", "3f2a"])
+        Namespace(command='runs', what='show', id='3f2a', run='show')
+    """
     top = argparse.ArgumentParser(
         prog="grokcore", description="Train tiny networks on operation tables and report on grokking."
     )
@@ -78,9 +90,14 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _command(commands: Any, name: str, does: str, examples: str) -> argparse.ArgumentParser:
-    layout = argparse.RawDescriptionHelpFormatter
-    return commands.add_parser(name, help=does, description=does, epilog=examples, formatter_class=layout)
+def _command(commands: Any, name: str, description: str, examples: str) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=description,
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def _add_train(commands: Any) -> None:
@@ -106,7 +123,7 @@ def _add_train(commands: Any) -> None:
     add.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, … (default: auto)")
     _add_cluster(add)
     add.add_argument("--fresh", action="store_true", help="train even if the run is recorded")
-    add.add_argument("--plain", action="store_true", help="without the engine's short cuts, to compare")
+    add.add_argument("--plain", action="store_true", help="without the engine's optimisations, to compare")
     add.set_defaults(run="train")
 
 
@@ -115,7 +132,7 @@ def _add_report(commands: Any) -> None:
     add.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="names, or paths of .ipynb files (default: all)")
     add.add_argument(
         "--scale",
-        choices=plan.SCALES,
+        choices=SCALES,
         default="cpu",
         help="the plan whose runs it shows, or smoke: the notebooks' own small ones (default: cpu)",
     )
@@ -142,7 +159,7 @@ def _add_report(commands: Any) -> None:
 
 def _add_plan(commands: Any) -> None:
     add = _command(commands, "plan", "Say how many runs a plan has, how many are missing, and what they take.", PLAN)
-    add.add_argument("scale", nargs="?", choices=plan.PLANS, help="default: both")
+    add.add_argument("scale", nargs="?", choices=PLANS, help="default: both")
     add.add_argument("--jobs", type=_positive, metavar="N", help="processes that would train (default: one a core)")
     add.set_defaults(run="plan")
 
@@ -172,8 +189,8 @@ def _add_runs(commands: Any) -> None:
 
 def _add_audit(commands: Any) -> None:
     add = _command(commands, "audit", "Train the first steps of recorded runs again, and compare.", AUDIT)
-    add.add_argument("-n", type=_positive, default=audit.RUNS, metavar="N", help="how many runs (default: %(default)s)")
-    add.add_argument("--seed", type=_whole, metavar="S", help="draws the runs (default: another one each time)")
+    add.add_argument("-n", type=_positive, metavar="N", help="how many runs (default: 3)")  # `audit.RUNS`
+    add.add_argument("--seed", type=_not_negative, metavar="S", help="draws the runs (default: another one each time)")
     add.add_argument("--device", default="cpu", help="where they are trained: cpu, cuda, … (default: cpu)")
     add.set_defaults(run="audit")
 
@@ -182,28 +199,31 @@ def _add_bench(commands: Any) -> None:
     add = _command(
         commands, "bench", "Time the engine, the plain loop it is compared with, and its matrix products.", BENCH
     )
-    add.add_argument(
-        "cases", type=_case, nargs="*", metavar="case", help=f"of {', '.join(benchmark.CASES)} (default: all)"
-    )
+    add.add_argument("cases", type=_case, nargs="*", metavar="case", help=f"of {', '.join(CASES)} (default: all)")
     add.add_argument("--device", default="cpu", help="cpu, cuda, … (default: cpu)")
     add.add_argument("--full", action="store_true", help="also how a step grows with p, depth, R and processes")
-    add.add_argument("--rounds", type=_positive, default=benchmark.ROUNDS, metavar="N", help="default: %(default)s")
+    add.add_argument("--rounds", type=_positive, default=ROUNDS, metavar="N", help="default: %(default)s")
     add.add_argument("--json", type=Path, metavar="FILE", help="write the rows, for a script or benchmarks/")
     add.set_defaults(run="bench")
 
 
 def _add_cluster(add: argparse.ArgumentParser) -> None:
-    does = "train on the workers of the Dask scheduler at this address, for instance tcp://host:8786"
-    add.add_argument("--cluster", metavar="ADDRESS", help=does)
+    add.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="train on the workers of the Dask scheduler at this address, for instance tcp://host:8786",
+    )
 
 
-def _add_set(add: argparse.ArgumentParser, does: str) -> None:
-    add.add_argument("--set", dest="set", type=_setting, action="append", default=[], metavar="NAME=VALUE", help=does)
+def _add_set(add: argparse.ArgumentParser, description: str) -> None:
+    add.add_argument(
+        "--set", dest="set", type=_setting, action="append", default=[], metavar="NAME=VALUE", help=description
+    )
 
 
 def _case(text: str) -> str:
-    if text not in benchmark.CASES:
-        raise argparse.ArgumentTypeError(f"no case is called {text!r}; {suggestion(text, benchmark.CASES)}")
+    if text not in CASES:
+        raise argparse.ArgumentTypeError(f"no case is called {text!r}; {suggestion(text, CASES)}")
     return text
 
 
@@ -213,7 +233,7 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _whole(text: str) -> int:
+def _not_negative(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} was given; it must be a whole number from 0 on")
     return int(text)
@@ -228,5 +248,5 @@ def _setting(text: str) -> tuple[str, Any]:
         return name, words[value.lower()]
     try:
         return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # as Python says of what is no literal
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # what Python raises for no literal
         return name, value

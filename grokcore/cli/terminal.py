@@ -1,34 +1,34 @@
-"""What the command line shows: a live bar for training, and runs as text."""
+"""What the command line shows: a live bar for training, and results as text.
+
+Modules are imported where they are used, so that a command waits for none that it does not need.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import math
-import re
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import astuple
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-from tqdm import tqdm
+from grokcore.report.wording import duration
 
-from grokcore.analysis.crossings import HOLD, THRESHOLDS
-from grokcore.analysis.curves import Outcome, run_summary
-from grokcore.bench import benchmark
-from grokcore.records.store import Record
-from grokcore.report.build import Cost, duration
-from grokcore.sweeps.audit import Audit
-from grokcore.sweeps.comparison import tolerance_words
-from grokcore.sweeps.progress import Progress, Watch
+if TYPE_CHECKING:
+    import pandas as pd
+    from tqdm import tqdm
 
-FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20"  # as a spreadsheet takes them, the last four in full width
+    from grokcore.report.plan import Cost
+    from grokcore.sweeps.audit import Audit
+    from grokcore.sweeps.progress import Progress, Watch
+
 BAR = "{percentage:3.0f} %|{bar}| {postfix}"
 
 
 @contextlib.contextmanager
 def training_bar() -> Iterator[Watch]:
     """Give a `watch` for a sweep that draws runs, steps a second and time left on stderr."""
+    from tqdm import tqdm
+
     bar: tqdm[Any] | None = None
 
     def watch(progress: Progress) -> None:
@@ -48,6 +48,8 @@ def training_bar() -> Iterator[Watch]:
 
 def say(line: str) -> None:
     """Print a line above the bar, if there is one."""
+    from tqdm import tqdm
+
     tqdm.write(line, file=sys.stdout)
 
 
@@ -57,8 +59,39 @@ def describe(progress: Progress) -> str:
     return f"{progress.done} of {progress.total} runs, {progress.steps_per_second:,.0f} steps/s{left}"
 
 
+def text_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Return rows as a table of text, its columns aligned to the right.
+
+    Args:
+        rows: The cells of each row by the name of the column; all rows have the columns of the first. A float is shown
+            with six digits at most, None and NaN as `-`.
+
+    Example:
+        >>> print(text_table([{"run": "a", "lr": 0.001}, {"run": "b", "lr": None}]))
+        run    lr
+          a 0.001
+          b     -
+    """
+    cells = [list(rows[0]), *([_cell(row[name]) for name in rows[0]] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(" ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
+
+
+def _cell(value: object) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if text.isprintable() else repr(text)[1:-1]  # a line end or a terminal's escape as Python writes it
+
+
 def summary_text(curves: pd.DataFrame) -> str:
-    """Return how one run ended: its outcome, and the bracket of evaluations of each threshold of accuracy."""
+    """Return how one run ended: its outcome, and the bracket of evaluations of each threshold of accuracy.
+
+    Args:
+        curves: The run as a tidy frame, a row an evaluation.
+    """
+    from grokcore.analysis.curves import THRESHOLDS, Outcome, run_summary
+
     row = run_summary(curves)
     outcome = Outcome(row["outcome"])
     lines = [f"outcome    {outcome.value}: {outcome.message}"]
@@ -70,109 +103,119 @@ def summary_text(curves: pd.DataFrame) -> str:
 
 
 def _crossing(row: dict[str, Any], name: str) -> str:
+    from grokcore.analysis.curves import HOLD
+
     times = []
     for kind, word in (("first", "first"), ("sustained", f"for {HOLD} steps")):
-        at, after = row[f"{name}_{kind}"], row[f"{name}_{kind}_after"]
-        if math.isnan(at):
+        step, step_before = row[f"{name}_{kind}"], row[f"{name}_{kind}_after"]
+        if math.isnan(step):
             times.append(f"{word}: not within {row['steps']:,} steps")
+        elif step_before < step:
+            times.append(f"{word}: step {step:,.0f} (not yet at {step_before:,.0f})")
         else:
-            times.append(
-                f"{word}: step {at:,.0f} (not yet at {after:,.0f})" if after < at else f"{word}: step {at:,.0f}"
-            )
+            times.append(f"{word}: step {step:,.0f}")
     return "; ".join(times)
 
 
-def table(records: Sequence[Record], places: dict[str, str]) -> str:
-    """Return runs as a table of text: id, what was run, how it ended, and where it is kept."""
-    rows = []
-    for record in records:
-        known = record.spec.columns()
-        names = (
-            "run",
-            "operation",
-            "p",
-            "alpha",
-            "model",
-            "n_layers",
-            "optimizer",
-            "lr",
-            "weight_decay",
-            "steps",
-            "seed",
-        )
-        where = places.get(record.spec.id, "cache")
-        rows.append({**{name: known[name] for name in names}, "status": record.status, "where": where})
-    return pd.DataFrame(rows).to_string(index=False, na_rep="-") if rows else "no runs yet; `grokcore train` makes one"
+def runs_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Return runs as a table of text: id, what was run, how it ended, and where it is kept.
 
-
-def for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with a ' before every text and name that a spreadsheet would take for a formula.
-
-    Numbers stay what they are, negative ones too.
+    Args:
+        rows: What `Store.listing` returns.
     """
-    safe = table.copy(deep=False)
-    for i, kind in enumerate(table.dtypes):
-        if not pd.api.types.is_numeric_dtype(kind):
-            safe.isetitem(i, table.iloc[:, i].map(_no_formula))
-    return safe.set_axis([_no_formula(name) for name in table.columns], axis=1)
+    return text_table(rows) if rows else "no runs yet; `grokcore train` makes one"
 
 
-def _no_formula(value: Any) -> Any:
-    if not isinstance(value, str) or not value:
-        return value
-    text = re.sub(r"[\r\n]", " ", value)  # behind which a reader may begin a new cell
-    return f"'{text}" if value[0].isspace() or (text.lstrip() or " ")[0] in FORMULA else text
+def cost_table(scale: str, costs: Sequence[Cost]) -> str:
+    """Return what the runs of a plan take, as a table of text with a line a notebook and their sum.
 
+    Args:
+        scale: The plan, "cpu" or "full".
+        costs: What the runs of each notebook take.
+    """
+    from grokcore.report.plan import Cost
 
-def cost_table(scale: str, rows: Sequence[Cost]) -> str:
-    """Return what the runs of a plan take, as a table of text with a line a notebook and their sum."""
-    total = Cost("all", *(sum(values) for values in zip(*(astuple(row)[1:] for row in rows), strict=True)))
-    lines = [
+    total = Cost(
+        notebook="all",
+        n_runs=sum(cost.n_runs for cost in costs),
+        n_missing=sum(cost.n_missing for cost in costs),
+        run_steps=sum(cost.run_steps for cost in costs),
+        hours=sum(cost.hours for cost in costs),
+        hours_missing=sum(cost.hours_missing for cost in costs),
+    )
+    rows = [
         {
-            **{"notebook": row.notebook, "runs": row.n_runs, "missing": row.n_missing},
-            **{"million run-steps": f"{row.run_steps / 1e6:,.2f}", "takes": duration(row.hours * 3600)},
-            "rest takes": duration(row.hours_missing * 3600) if row.n_missing else "-",
+            "notebook": cost.notebook,
+            "runs": cost.n_runs,
+            "missing": cost.n_missing,
+            "million run-steps": f"{cost.run_steps / 1e6:,.2f}",
+            "takes": duration(cost.hours * 3600),
+            "rest takes": duration(cost.hours_missing * 3600) if cost.n_missing else "-",
         }
-        for row in [*rows, total]
+        for cost in [*costs, total]
     ]
-    text = pd.DataFrame(lines).to_string(index=False)
-    return f"plan {scale}, times estimated for this machine's processors\n{text}\n"
+    return f"plan {scale}, times estimated for this machine's processors\n{text_table(rows)}\n"
 
 
-def audit_table(made: Audit) -> str:
-    """Return an audit as text: a line a run, then what was drawn, how it is compared, and what came out."""
-    lines = [
+def audit_table(audit: Audit) -> str:
+    """Return an audit as text: a line a run, then what was drawn, how it is compared, and the result.
+
+    Args:
+        audit: Recorded runs trained again, and compared.
+    """
+    from grokcore.sweeps.comparison import tolerance_words
+
+    rows = [
         {
-            **{"run": one.run, "what": one.what, "to step": one.steps, "values": one.n_values},
-            **{"largest difference": one.largest, "in": f"{one.measure} at step {one.at}" if one.n_values else "-"},
-            "verdict": "agrees" if one.agreed else "DIFFERS",
+            "run": run.run,
+            "what": run.what,
+            "to step": run.steps,
+            "values": run.n_values,
+            "largest difference": run.largest,
+            "in": f"{run.measure} at step {run.at}" if run.n_values else "-",
+            "verdict": "agrees" if run.agreed else "DIFFERS",
         }
-        for one in made.runs
+        for run in audit.runs
     ]
-    text = pd.DataFrame(lines).to_string(index=False)
-    about = f"{made.versions['device']}, torch {made.versions['torch']}"
-    return f"{text}\n{made.draw}; {about}\n{tolerance_words()}\n{made.result}"
+    machine = f"{audit.versions['device']}, torch {audit.versions['torch']}"
+    return f"{text_table(rows)}\n{audit.draw}; {machine}\n{tolerance_words()}\n{audit.result}"
 
 
 def bench_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the benchmark's rows as text: medians over the rounds, the speed-up with its smallest and largest."""
+    """Return the benchmark's rows as text: medians over the rounds, the speed-up with its smallest and largest.
+
+    Args:
+        rows: What `benchmark.run` returns; those that show how a step grows are left out.
+    """
+    from grokcore.bench.benchmark import SHARP
+
     lines = []
     for row in rows:
         if row["case"] == "growth":
             continue
         low, high = row["spread"]["job_speedup"]
-        line = {"case": row["case"], "R": row["R"], "reference ms": row["reference_ms_per_run_step"]}
-        line |= {"ours ms": row["ms_per_run_step"], "speed-up": f"{row['job_speedup']:.2f} ({low:.2f} to {high:.2f})"}
-        line |= {"over two references": row.get("job_speedup_vs_two_references")}
-        line |= {"step over matmul bound": row["matmul_bound_ratio"]}
-        line |= {"evaluation": f"{row['evaluation_share']:.1%}", "gain of processes": row.get("gain_of_processes")}
-        line |= {"gain of runs together": row.get("gain_of_runs")}
-        sharp = row["matmul_bound_rate_share"] >= benchmark.SHARP
-        line |= {"matmul bound's rate": f"{row['matmul_bound_rate_share']:.0%}{'' if sharp else ' (not sharp)'}"}
-        lines.append(line)
-    text = pd.DataFrame(lines).to_string(index=False, float_format="{:.2f}".format, na_rep="-")
+        sharp = row["matmul_bound_rate_share"] >= SHARP
+        lines.append(
+            {
+                "case": row["case"],
+                "R": row["R"],
+                "reference ms": _two_digits(row["reference_ms_per_run_step"]),
+                "ours ms": _two_digits(row["ms_per_run_step"]),
+                "speed-up": f"{row['job_speedup']:.2f} ({low:.2f} to {high:.2f})",
+                "over two references": _two_digits(row.get("job_speedup_vs_two_references")),
+                "step over matmul bound": _two_digits(row["matmul_bound_ratio"]),
+                "evaluation": f"{row['evaluation_share']:.1%}",
+                "gain of processes": _two_digits(row.get("gain_of_processes")),
+                "gain of runs together": _two_digits(row.get("gain_of_runs")),
+                "matmul bound's rate": f"{row['matmul_bound_rate_share']:.0%}{'' if sharp else ' (not sharp)'}",
+            }
+        )
     about = (
         "ms are those of a run-step, with its evaluations; the matmul bound is the time of the matrix products alone, "
         "its rate a share of the rate of one large product"
     )
-    return f"{rows[0]['machine']}, torch {rows[0]['torch']}\n{text}\n{about}"
+    return f"{rows[0]['machine']}, torch {rows[0]['torch']}\n{text_table(lines)}\n{about}"
+
+
+def _two_digits(number: float | None) -> str:
+    return "-" if number is None else f"{number:.2f}"

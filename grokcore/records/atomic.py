@@ -12,11 +12,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 
+from grokcore.spec.base import GrokcoreError
+
 TEMPORARY = (".*.parquet.*", ".*.safetensors.*", ".*.json.*")  # as `atomic_write` names them
 LEFTOVER = 3600.0  # seconds after which a temporary file is nobody's
 
 
-class StoreError(RuntimeError):
+class StoreError(GrokcoreError, RuntimeError):
     """A file of the store that cannot be written; the message says which and why, and what was there is as it was."""
 
 

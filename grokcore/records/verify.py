@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from grokcore.records import weight_tables
-from grokcore.records.store import Record, RecordError, Store
+from grokcore.records.record import Record, RecordError
+from grokcore.records.store import Store
 from grokcore.spec import schedule
 
 ROUNDING = 1e-6  # relative, of single precision and of a mean of doubles

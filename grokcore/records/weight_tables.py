@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from grokcore.records.atomic import atomic_write
-from grokcore.records.store import RecordError
+from grokcore.records.record import RecordError
 
 CHECKSUM = "# sha256 "
 

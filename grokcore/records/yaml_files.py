@@ -7,12 +7,14 @@ from typing import Any
 
 import yaml
 
+from grokcore.spec.base import GrokcoreError
+
 MOST_VALUES = 100_000  # of a file, every alias counted as what it stands for
 DEEPEST = 50  # lists and mappings within one another; far more make libyaml's composer end the process
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where it is there: ten times faster
 
 
-class YamlError(ValueError):
+class YamlError(GrokcoreError, ValueError):
     """A file that is not YAML or not plain values; the message names the file and says what is wrong."""
 
 

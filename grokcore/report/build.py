@@ -1,42 +1,42 @@
-"""Build the report: plan, train what is missing, execute the notebooks, render the pages, print the PDF,
-publish."""
+"""Build the report, stage by stage: plan, train, measure, execute, audit, render, print, publish."""
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from grokcore import __version__
-from grokcore.analysis import fourier, invariance, predictions
 from grokcore.records.store import Store, repository
-from grokcore.report import execution_cache, front_page, manifest, pages, pdf, plan
+from grokcore.report import execution_cache, manifest, pages, pdf, site
+from grokcore.report.evidence import claims_json, evidence
 from grokcore.report.execute import Executed, execute, require_kernel
-from grokcore.spec.run import RunSpec
+from grokcore.report.front_figure import grokking_figure
+from grokcore.report.front_page import FrontPage, front_page
+from grokcore.report.missing_runs import Waiting, fresh_store, measure_weights, ready_and_waiting, train_missing
+from grokcore.report.options import ReportOptions
+from grokcore.report.plan import Plan, make_plan
 from grokcore.sweeps.audit import Audit, of_records
 from grokcore.sweeps.executors import workers
 from grokcore.sweeps.progress import Watch
-from grokcore.sweeps.sweep import MissingRuns, estimate, missing, sweep
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """One notebook to execute: its parameters, checked, and the runs it will ask for."""
-
-    path: Path
-    parameters: dict[str, Any]
-    specs: list[RunSpec]
-    kept: list[int]  # steps at which it wants the weights of its runs
-
-
-@dataclass(frozen=True)
 class Report:
-    """A report that was built: its folder, the notebooks as executed, whether it has a PDF, and its audit if any."""
+    """A report that was built.
+
+    Attributes:
+        folder: Where it was published.
+        notebooks: The notebooks as executed.
+        pdf: Whether it has a PDF.
+        audit: Recorded runs trained again, if any are recorded.
+    """
 
     folder: Path
     notebooks: list[Executed]
@@ -49,245 +49,189 @@ class Report:
         return [notebook for notebook in self.notebooks if notebook.failure is not None]
 
 
-def make_plan(
-    notebooks: Sequence[str | Path] | None = None,
-    scale: str = "cpu",
-    settings: Mapping[str, Any] | None = None,
-) -> list[Plan]:
-    """Return what the notebooks named (default: all) will run; raises NotebookError before anything is
-    executed."""
-    plans = []
-    for path in plan.find(notebooks):
-        parameters = plan.settings(path, scale, dict(settings or {}))
-        plans.append(Plan(path, parameters, *plan.planned_runs(path, parameters)))
-    return plans
+@dataclass(frozen=True)
+class Folders:
+    """Where a report is made before it is published: `work` for what is thrown away, `site` for its files."""
+
+    work: Path
+    site: Path
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a notebook's runs take in one plan: run-steps of all, and hours on this machine of all and of the rest."""
+class Content:
+    """What the pages show: notebooks as planned and as executed, those that wait for their runs, and the audit."""
 
-    notebook: str
-    n_runs: int
-    n_missing: int
-    run_steps: int
-    hours: float
-    hours_missing: float
+    plans: list[Plan]
+    executed: list[Executed]
+    waiting: list[Waiting]
+    audit: Audit | None
 
 
-def cost(scale: str, store: Store, jobs: int | None = None) -> list[Cost]:
-    """Return what each notebook's runs take at a scale, on a CPU with `jobs` processes (default: one a core).
+@dataclass(frozen=True)
+class Printed:
+    """The PDF of a report.
 
-    A run that several notebooks ask for is counted with the first. The hours are estimates (`sweep.estimate`): runs
-    that stop early count as if they did not.
+    Attributes:
+        book: The SHA-256 of the book that it was printed from; None if there is no PDF.
+        kept: Whether it is the PDF of the report that is being replaced.
     """
-    rows, seen = [], set()
-    for one in make_plan(None, scale):
-        specs = [spec for run, spec in {spec.id: spec for spec in one.specs}.items() if run not in seen]
-        seen |= {spec.id for spec in specs}
-        absent = missing(specs, store)
-        hours = (estimate(some, store, jobs) for some in (specs, absent))
-        rows.append(Cost(one.path.stem, len(specs), len(absent), sum(spec.steps for spec in specs), *hours))
-    return [row for row in rows if row.n_runs]
 
-
-def default_folder(
-    notebooks: Sequence[str | Path] | None, scale: str, settings: Mapping[str, Any] | None, store: Store
-) -> Path:
-    """Return where a report goes: `reports/` if it is the published one (all notebooks from the committed records),
-    else `drafts/`."""
-    committed = store.records.resolve() == (repository() / "data" / "records").resolve()
-    published = not notebooks and scale == "cpu" and not settings and committed
-    return repository() / ("reports" if published else "drafts")
+    book: str | None
+    kept: bool = False
 
 
 def build_report(
-    notebooks: Sequence[str | Path] | None = None,
-    scale: str = "cpu",
-    settings: Mapping[str, Any] | None = None,
-    device: str = "auto",
-    jobs: int | None = None,
-    train: bool = False,
-    fresh: bool = False,
-    out: Path | None = None,
+    options: ReportOptions | None = None,
     *,
     store: Store | None = None,
-    kernel: str = "python3",
     executor: Executor | None = None,
     say: Say = print,
     watch: Watch | None = None,
 ) -> Report:
-    """Build the report and return it; pages are moved to `out` only when all are made, and some runs are audited.
+    """Build the report, publish it, and return it.
 
-    `scale` is "cpu", "full" or "smoke", `settings` change parameters of every notebook named, `train` allows missing
-    runs to be trained on `device` (or by `executor`, see `sweep`), `fresh` trains all anew, beside the records. `jobs`
-    notebooks (or runs on a CPU) go at once, by default one a core. If none is named, notebooks whose runs are missing
-    wait, as the front page says.
-    Raises NotebookError for a bad plan or missing kernel, MissingRuns without `train`; a page says if it failed.
+    Pages are moved into place only when all are made. A notebook that fails has a page that says how. Some recorded
+    runs are trained again and compared.
+
+    Args:
+        options: What it shows, and how it is made (default: the published report).
+        store: Where runs are looked up and saved (default: the repository's); `fresh` uses one of its own.
+        executor: Trains in its processes instead of local ones (see `sweep`).
+        say: Called with a line at each stage.
+        watch: Called with the progress of training about once a second.
+
+    Raises:
+        NotebookError: The plan is impossible, or the Jupyter kernel is not installed.
+        MissingRuns: Runs are missing, and `options.train` is false.
+        ManifestError: The report cannot be written where it should go.
     """
-    plans = make_plan(notebooks, scale, settings)
-    require_kernel(kernel)
-    at_once = workers(None, jobs)
-    store = _fresh_store() if fresh else store or Store()
-    out = default_folder(notebooks, scale, settings, store) if out is None else out
-    plans, waiting = (plans, []) if notebooks or train or fresh else _ready(plans, store, jobs, say)
-    ensure(plans, store, device, jobs, train, fresh, say, watch, executor)
-    if fresh:  # `runs record` does this for the records
-        for kind in (invariance, fourier, predictions):
-            kind.record(store, [spec for one in plans for spec in one.specs])
-    _make_folder(out)
-    with tempfile.TemporaryDirectory(prefix=".report-", dir=out if out.is_dir() else out.parent) as folder:
-        work, site = Path(folder) / "work", Path(folder) / "site"
-        work.mkdir()
-        site.mkdir()
-        executed, audited = _execute(plans, work, store, at_once, kernel, say), of_records(store, say)
-        about = {"scale": scale, "settings": dict(settings or {}), **_about(plans, executed, waiting)}
-        book = _pages(plans, executed, waiting, audited, scale, store, site)
-        before, now = manifest.printed(out, about), pages.write_book(book, work)
-        made = before != now and _print(work / pages.BOOK, site, say)
-        kept = before is not None and not made
-        pages.write(book, site, pdf=made or kept)
-        manifest.publish(site, out, {**about, "book": now if made else before}, keep_pdf=kept)
-    return Report(out, executed, made or kept, audited)
+    options = options or ReportOptions()
+    plans = make_plan(options.notebooks, options.scale, options.settings)
+    require_kernel(options.kernel)
+    at_once = workers(None, options.jobs)
+    store = fresh_store() if options.fresh else store or Store()
+    out = output_folder(options, store)
+    waiting: list[Waiting] = []
+    if not (options.notebooks or options.train or options.fresh):
+        plans, waiting = ready_and_waiting(plans, store, options.jobs, say)
+    train_missing(plans, store, options, say=say, watch=watch, executor=executor)
+    if options.fresh:  # `grokcore runs record` does this for the records
+        measure_weights([spec for plan in plans for spec in plan.specs], store)
+    with _working_folders(out) as folders:
+        executed = _execute(plans, store, folders.work, at_once, options.kernel, say)
+        content = Content(plans, executed, waiting, audit=of_records(store, say))
+        book = _render(content, options.scale, store, folders.site)
+        about = _about(content, options)
+        printed = _print(book, folders, manifest.printed_book(out, about), say)
+        site.write_site(book, folders.site, pdf=printed.book is not None)
+        manifest.publish(folders.site, out, {**about, "book": printed.book}, keep_pdf=printed.kept)
+    return Report(out, executed, printed.book is not None, content.audit)
 
 
-def _about(plans: list[Plan], executed: list[Executed], waiting: list[front_page.Waiting]) -> dict[str, Any]:
-    """Return what the manifest of a report says of it."""
-    return {
-        "grokcore": __version__,
-        "notebooks": [one.path.stem for one in plans],
-        "failed": [one.source.stem for one in executed if one.failure is not None],
-        "waiting": [one.name for one in waiting],
-        "inputs": manifest.inputs(),
-    }
+def output_folder(options: ReportOptions, store: Store) -> Path:
+    """Return the folder that a report goes to.
+
+    Args:
+        options: What the report shows.
+        store: Where its runs are looked up.
+
+    Returns:
+        The folder that was given, else `reports/` if it is the published report (all notebooks, plan cpu, from the
+        committed records), else `drafts/`.
+    """
+    if options.out is not None:
+        return options.out
+    from_committed_records = store.records.resolve() == (repository() / "data" / "records").resolve()
+    changed = options.notebooks or options.settings or options.scale != "cpu"
+    return repository() / ("reports" if from_committed_records and not changed else "drafts")
 
 
-def _make_folder(out: Path) -> None:
-    """Make the folder above that of a report; raises ManifestError, before anything is executed, if neither can be."""
+@contextlib.contextmanager
+def _working_folders(out: Path) -> Iterator[Folders]:
+    """Make two folders on the disk of `out`, so that files can be moved there at once, and remove them at the end.
+
+    Raises ManifestError, before anything is executed, if neither `out` nor the folder above it can be made.
+    """
     try:
-        there = out.is_dir()
+        existed = out.is_dir()
         out.mkdir(parents=True, exist_ok=True)
-        if not there:
+        if not existed:
             out.rmdir()
     except (OSError, ValueError) as error:  # a name with NUL is a ValueError
         raise manifest.ManifestError(f"{out} cannot be written: {error}; name another folder with --out") from None
+    with tempfile.TemporaryDirectory(prefix=".report-", dir=out if out.is_dir() else out.parent) as parent:
+        folders = Folders(work=Path(parent) / "work", site=Path(parent) / "site")
+        folders.work.mkdir()
+        folders.site.mkdir()
+        yield folders
 
 
-def _ready(plans: list[Plan], store: Store, jobs: int | None, say: Say) -> tuple[list[Plan], list[front_page.Waiting]]:
-    """Return the notebooks whose runs are all at hand and, after saying so, those that wait; all if none is ready."""
-    absent = {one.path: missing(one.specs, store) for one in plans}
-    ready = [one for one in plans if not absent[one.path]]
-    if not any(one.specs for one in ready):
-        return plans, []
-    recorded, waiting = store.recorded(), []
-    for one in plans:
-        if left := absent[one.path]:
-            takes = duration(estimate(left, store, jobs) * 3600)
-            say(f"{one.path.stem}: left out, {len(left)} of its runs are not recorded (training takes about {takes})")
-            runs = {spec.id: spec for spec in one.specs}
-            rest = [spec for run, spec in runs.items() if run not in recorded]  # the page does not know of the cache
-            takes = duration(estimate(rest, store, jobs) * 3600)
-            waiting.append(front_page.Waiting(one.path.stem, len(runs), len(runs) - len(rest), takes))
-    return ready, waiting
+def _execute(plans: list[Plan], store: Store, work: Path, at_once: int, kernel: str, say: Say) -> list[Executed]:
+    """Execute the notebooks whose last execution is not valid any more, and return all."""
 
+    def say_outcome(executed: Executed) -> None:
+        say(f"{executed.source.stem}: {executed.failure or f'executed in {executed.seconds:.0f} s'}")
 
-def _fresh_store() -> Store:
-    cache = Store().cache / "fresh"
-    return Store(cache=cache, records=cache / "no-records")
-
-
-def ensure(
-    plans: Sequence[Plan],
-    store: Store,
-    device: str,
-    jobs: int | None,
-    train: bool,
-    fresh: bool,
-    say: Say,
-    watch: Watch | None,
-    executor: Executor | None = None,
-) -> None:
-    """Train the runs that are not in the store (all of them with `fresh`), after saying how many and how
-    long.
-
-    Raises MissingRuns if there are any and `train` is not given.
-    """
-    specs = list({spec.id: spec for one in plans for spec in one.specs}.values())
-    absent = specs if fresh else missing(specs, store)
-    if not absent:
-        return
-    hours = estimate(
-        absent, Store() if fresh else store, workers(executor, jobs)
-    )  # from what is recorded of their like
-    if not train:
-        raise MissingRuns(absent, hours)
-    say(f"training {len(absent)} runs, about {duration(hours * 3600)}")
-    keep = {spec.id: one.kept for one in plans if one.kept for spec in one.specs}
-    for steps in {tuple(keep.get(spec.id, ())) for spec in absent}:
-        chosen = [spec for spec in absent if tuple(keep.get(spec.id, ())) == steps]
-        where = {"device": device, "jobs": jobs, "executor": executor}
-        sweep(chosen, store=store, fresh=fresh, keep_weights=steps, watch=watch, **where)
-
-
-def duration(seconds: float) -> str:
-    """Return a time as a person says it: `40 s`, `12 min`, `3 h 05 min`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _execute(plans: list[Plan], work: Path, store: Store, jobs: int, kernel: str, say: Say) -> list[Executed]:
-    """Execute the notebooks whose last execution does not stand any more, and return all."""
-
-    def told(one: Executed) -> None:
-        say(f"{one.source.stem}: {one.failure or f'executed in {one.seconds:.0f} s'}")
-
-    common = execution_cache.common_digest()
-    keys = {
-        one.path: execution_cache.key(one.path, one.parameters, one.specs, store, f"{common} {kernel}") for one in plans
+    common = f"{execution_cache.common_digest()} {kernel}"
+    keys = {plan.path: execution_cache.key(plan.path, plan.parameters, plan.specs, store, common) for plan in plans}
+    unchanged = {
+        plan.path: executed
+        for plan in plans
+        if (executed := execution_cache.find(plan.path, plan.parameters, keys[plan.path], store)) is not None
     }
-    kept = {one.path: execution_cache.find(one.path, one.parameters, keys[one.path], store) for one in plans}
-    wanted = {one.path: one.parameters for one in plans if kept[one.path] is None}
-    unchanged = f"; {len(plans) - len(wanted)} unchanged" if len(wanted) < len(plans) else ""
-    say(f"executing {len(wanted)} notebook{'' if len(wanted) == 1 else 's'}{unchanged}")
+    changed = {plan.path: plan.parameters for plan in plans if plan.path not in unchanged}
+    also = f"; {len(unchanged)} unchanged" if unchanged else ""
+    say(f"executing {len(changed)} notebook{'' if len(changed) == 1 else 's'}{also}")
     environment = {
         "GROKCORE_CACHE": str(store.cache.resolve()),
         "GROKCORE_RECORDS": str(store.records.resolve()),
     }
-    made = execute(wanted, work, jobs=jobs, kernel=kernel, environment=environment, watch=told)
-    for one in made:
-        execution_cache.keep(one, keys[one.source], store)
-    anew = {one.source: one for one in made}
-    return [kept[one.path] or anew[one.path] for one in plans]
+    new = execute(changed, work, jobs=at_once, kernel=kernel, environment=environment, watch=say_outcome)
+    for executed in new:
+        execution_cache.keep(executed, keys[executed.source], store)
+    by_path = unchanged | {executed.source: executed for executed in new}
+    return [by_path[plan.path] for plan in plans]
 
 
-def _pages(
-    plans: list[Plan],
-    executed: list[Executed],
-    waiting: list[front_page.Waiting],
-    audited: Audit | None,
-    scale: str,
-    store: Store,
-    site: Path,
-) -> list[pages.Page]:
-    """Return all pages, the front page first, and write its figure and the verdicts into the site."""
-    both = zip(executed, plans, strict=True)
-    made = [pages.notebook_page(one, planned.specs, scale, __version__) for one, planned in both]
-    runs = dict.fromkeys([*store.recorded(), *(spec.id for planned in plans for spec in planned.specs)])
-    found = front_page.evidence(store, list(runs))
-    (site / "claims.json").write_text(front_page.claims_json(found, scale), encoding="utf-8")
-    figure = front_page.grokking_figure(found.curves)
+def _render(content: Content, scale: str, store: Store, folder: Path) -> list[pages.Page]:
+    """Return all pages, the front page first; write the front page's figure and the verdicts into a folder."""
+    others = [
+        pages.notebook_page(executed, plan.specs, scale, __version__)
+        for plan, executed in zip(content.plans, content.executed, strict=True)
+    ]
+    runs = dict.fromkeys([*store.recorded(), *(spec.id for plan in content.plans for spec in plan.specs)])
+    judged = evidence(store, list(runs))
+    (folder / "claims.json").write_text(claims_json(judged, scale), encoding="utf-8")
+    figure = grokking_figure(judged.curves)
     if figure is not None:
-        (site / "grokking.svg").write_text(figure[0] + "\n", encoding="utf-8")
-    return pages.linked([front_page.front_page(found, made, waiting, figure, __version__, audited), *made])
+        (folder / "grokking.svg").write_text(figure[0] + "\n", encoding="utf-8")
+    front = FrontPage(judged, others, content.waiting, figure, content.audit, __version__)
+    return pages.linked([front_page(front), *others])
 
 
-def _print(book: Path, site: Path, say: Say) -> bool:
-    """Print all pages as one PDF into the site; return whether that went well, and say why if not."""
-    try:
-        pdf.print_pdf(book, site / manifest.PDF)
-    except pdf.PdfError as error:
-        say(str(error))
-        return False
-    return True
+def _about(content: Content, options: ReportOptions) -> dict[str, Any]:
+    """Return what the manifest says of how a report was made."""
+    return {
+        "scale": options.scale,
+        "settings": dict(options.settings),
+        "grokcore": __version__,
+        "notebooks": [plan.path.stem for plan in content.plans],
+        "failed": [executed.source.stem for executed in content.executed if executed.failure is not None],
+        "waiting": [notebook.name for notebook in content.waiting],
+        "inputs": manifest.inputs(),
+    }
+
+
+def _print(book: Sequence[pages.Page], folders: Folders, printed_before: str | None, say: Say) -> Printed:
+    """Print all pages as one PDF into the site, unless the PDF of the report before shows the same.
+
+    That PDF is kept too where printing fails, after saying why.
+    """
+    now = site.write_book(book, folders.work)
+    if now != printed_before:
+        try:
+            pdf.print_pdf(folders.work / site.BOOK, folders.site / manifest.PDF)
+            return Printed(now)
+        except pdf.PdfError as error:
+            say(str(error))
+    return Printed(printed_before, kept=printed_before is not None)

@@ -1,4 +1,4 @@
-"""Executed notebooks, kept to be used again as long as nothing that they rest on has changed.
+"""Executed notebooks, kept to be used again as long as nothing that they depend on has changed.
 
 That is: the notebook, its parameters, the whole package, the pinned requirements, the Python version, the claims and
 sources, the benchmark's results, and the records of its runs, each file hashed whole.
@@ -20,35 +20,46 @@ import nbformat
 from grokcore.records.atomic import atomic_write
 from grokcore.records.store import Store, repository
 from grokcore.report.execute import Executed
-from grokcore.report.plan import NotebookError, read
+from grokcore.report.notebook_files import NotebookError, read
 from grokcore.spec.run import RunSpec
 
 KEPT = 4  # executed copies of one notebook, the latest ones
 SECONDS = "grokcore_seconds"
-EVERYWHERE = ("grokcore/**/*", "requirements.txt", "data/*.yaml", "benchmarks/*.json")
+COMMON_FILES = ("grokcore/**/*", "requirements.txt", "data/*.yaml", "benchmarks/*.json")
 
 
 def common_digest(root: Path | None = None) -> str:
-    """Return a SHA-256 of what every notebook rests on; to be taken once a report."""
+    """Return a SHA-256 of what every notebook depends on; it is computed once for a report.
+
+    Args:
+        root: The repository (default: this one).
+    """
     root = repository() if root is None else root
-    found = sorted({path for pattern in EVERYWHERE for path in root.glob(pattern) if path.is_file()})
-    files = [path for path in found if "__pycache__" not in path.parts]
-    sums = [(path.relative_to(root).as_posix(), _sum(path)) for path in files]
+    files = sorted({path for pattern in COMMON_FILES for path in root.glob(pattern) if path.is_file()})
+    sums = [(path.relative_to(root).as_posix(), _file_sum(path)) for path in files if "__pycache__" not in path.parts]
     return _digest([sys.version, sums])
 
 
 def key(path: Path, parameters: dict[str, Any], specs: Sequence[RunSpec], store: Store, common: str) -> str:
-    """Return what identifies an execution: a SHA-256 of the notebook and of all that it rests on."""
+    """Return what identifies an execution: a SHA-256 of the notebook and of all that it depends on.
+
+    Args:
+        path: The notebook.
+        parameters: What it is executed with.
+        specs: The runs that it needs.
+        store: Where these runs are.
+        common: What all notebooks depend on: `common_digest` and the kernel.
+    """
     notebook = read(path)
     cells = [[cell.cell_type, cell.source, cell.metadata.get("tags", [])] for cell in notebook.cells]
     files = [*store.files([spec.id for spec in specs]), *sorted(store.records.glob("*.csv"))]
-    records = [(file.name, _sum(file)) for file in files]
+    records = [(file.name, _file_sum(file)) for file in files]
     return _digest([common, str(path), cells, parameters, [spec.id for spec in specs], records])
 
 
 def find(path: Path, parameters: dict[str, Any], key: str, store: Store) -> Executed | None:
-    """Return the kept execution with this key, or None."""
-    file = _file(path, key, store)
+    """Return the kept execution of a notebook with this key, or None."""
+    file = kept_file(path, key, store)
     if not file.is_file():
         return None
     try:
@@ -61,10 +72,10 @@ def find(path: Path, parameters: dict[str, Any], key: str, store: Store) -> Exec
 
 
 def keep(executed: Executed, key: str, store: Store) -> None:
-    """Keep a copy of an execution that went well, and of the same notebook the latest ones before it."""
+    """Keep a copy of an execution that did not fail, and of the same notebook the latest ones before it."""
     if executed.failure is not None:
         return
-    file = _file(executed.source, key, store)
+    file = kept_file(executed.source, key, store)
     notebook = read(executed.output)
     notebook.metadata[SECONDS] = executed.seconds
     with atomic_write(file) as part:
@@ -74,11 +85,12 @@ def keep(executed: Executed, key: str, store: Store) -> None:
         old.unlink(missing_ok=True)
 
 
-def _file(path: Path, key: str, store: Store) -> Path:
+def kept_file(path: Path, key: str, store: Store) -> Path:
+    """Return where the execution of a notebook with this key is kept, if it is."""
     return store.cache / "executed" / f"{path.stem}.{key[:16]}.ipynb"
 
 
-def _sum(file: Path) -> str:
+def _file_sum(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 

@@ -10,6 +10,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from grokcore.spec.base import GrokcoreError
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 HOW_TO_GET = (
     "no PDF: neither Chromium nor Chrome is on the PATH (Debian: apt install chromium fonts-noto-cjk); "
@@ -30,7 +32,7 @@ FLAGS = (
 )
 
 
-class PdfError(RuntimeError):
+class PdfError(GrokcoreError, RuntimeError):
     """The PDF could not be made; the message says why and what to do."""
 
 
@@ -40,17 +42,29 @@ def browser() -> str | None:
 
 
 def print_pdf(page: Path, output: Path, *, timeout: float = 120.0) -> None:
-    """Print an HTML file to `output`; raises PdfError if there is no browser, or if it fails or takes longer
-    than `timeout` s."""
+    """Print an HTML file as PDF.
+
+    Args:
+        page: The HTML file.
+        output: The PDF.
+        timeout: Seconds after which the browser is ended.
+
+    Raises:
+        PdfError: There is no browser on the PATH, it fails, or it takes too long; no file is left.
+    """
     program = browser()
     if program is None:
         raise PdfError(HOW_TO_GET)
     with tempfile.TemporaryDirectory(prefix="grokcore-print-", ignore_cleanup_errors=True) as folder:
         profile, log = f"--user-data-dir={folder}/profile", Path(folder) / "log"
         command = [program, *FLAGS, profile, f"--print-to-pdf={output}", page.resolve().as_uri()]
-        with log.open("wb") as said:
+        with log.open("wb") as log_file:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=log_file,
+                start_new_session=True,
             )
         cause = _wait(process, timeout)
         last = log.read_text(errors="replace").strip().splitlines()[-1:]

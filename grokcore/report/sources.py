@@ -1,6 +1,4 @@
-"""The documents whose claims are examined, and what is said of them together (data/sources.yaml): findings and
-disagreements.
-"""
+"""The documents whose claims are examined, the findings, and where documents disagree (data/sources.yaml)."""
 
 from __future__ import annotations
 
@@ -47,7 +45,13 @@ class Disagreement(BaseModel):
 
 
 class Finding(BaseModel):
-    """What came out, in a sentence or two with numbers of the claims it rests on, each with the verdict it needs."""
+    """A result in a sentence or two.
+
+    Attributes:
+        short: It in a few words.
+        text: It with numbers, each a value of a claim over its seeds, written as `{msu-1.val:step}`.
+        rests_on: The verdict that each claim must have for the finding to stand, by the claim's id.
+    """
 
     model_config = ConfigDict(extra="forbid")
     short: str = Field(min_length=1)
@@ -56,7 +60,15 @@ class Finding(BaseModel):
 
 
 class Sources(BaseModel):
-    """What the front page cites, finds and holds against each other, and lists as not examined (data/sources.yaml)."""
+    """What data/sources.yaml holds.
+
+    Attributes:
+        findings: What the runs show.
+        documents: The documents whose claims are examined, by their short name.
+        literature: Works behind the documents.
+        disagreements: Claims that contradict each other.
+        topics: What the documents discuss and nobody has examined here.
+    """
 
     model_config = ConfigDict(extra="forbid")
     findings: list[Finding]
@@ -67,42 +79,59 @@ class Sources(BaseModel):
 
 
 def load(path: Path | None = None) -> Sources:
-    """Return what a file holds (default: data/sources.yaml of the repository); raises ClaimsError if it is damaged."""
+    """Return what a file of sources holds.
+
+    Args:
+        path: The file (default: data/sources.yaml of the repository).
+
+    Raises:
+        ClaimsError: The file is missing or damaged.
+    """
     file = repository() / "data" / "sources.yaml" if path is None else path
     try:
         return Sources.model_validate(yaml_files.read(file))
     except yaml_files.YamlError as error:
         raise ClaimsError(f"{file} cannot be read as sources: {error}. Restore it, for instance from git.") from None
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(str(key)[:80] for key in e['loc'])}: {e['msg']}" for e in error.errors()[:5])
-        raise ClaimsError(f"{file}: {wrong}. Restore it, for instance from git.") from None
+        problems = "; ".join(f"{'.'.join(str(key)[:80] for key in e['loc'])}: {e['msg']}" for e in error.errors()[:5])
+        raise ClaimsError(f"{file}: {problems}. Restore it, for instance from git.") from None
 
 
 def findings(cited: Sources, verdicts: dict[str, Verdict]) -> list[tuple[str, str, list[str]]]:
-    """Return the findings whose claims have the verdicts that they rest on: a few words, the text and the claims.
+    """Return the findings whose claims have the verdicts that they rest on.
 
-    In a text `{msu-1.val:step}` is a value of a claim over its seeds. Raises ClaimsError for an unknown claim or value.
+    Args:
+        cited: The sources with their findings.
+        verdicts: The verdict on every claim, by the claim's id.
+
+    Returns:
+        For each finding a few words, its text with the numbers filled in, and the ids of the claims it rests on.
+
+    Raises:
+        ClaimsError: A finding names a claim, or a value of a claim, that does not exist.
     """
     shown = []
-    for one in cited.findings:
-        if unknown := set(one.rests_on) - set(verdicts):
+    for finding in cited.findings:
+        if unknown := set(finding.rests_on) - set(verdicts):
             raise ClaimsError(
-                f"data/sources.yaml: {one.short!r} names {min(unknown)!r}; {suggestion(min(unknown), verdicts)}"
+                f"data/sources.yaml: {finding.short!r} names {min(unknown)!r}; {suggestion(min(unknown), verdicts)}"
             )
-        if all(verdicts[id].verdict == needed for id, needed in one.rests_on.items()):
-            values = {id: values_shown(verdicts[id].values, ranges=True) for id in one.rests_on}
-            shown.append((one.short, _filled(one, values), list(one.rests_on)))
+        if all(verdicts[id].verdict == needed for id, needed in finding.rests_on.items()):
+            values = {id: values_shown(verdicts[id].values, ranges=True) for id in finding.rests_on}
+            shown.append((finding.short, _filled(finding, values), list(finding.rests_on)))
     return shown
 
 
-def _filled(one: Finding, values: dict[str, dict[str, Shown]]) -> str:
+def _filled(finding: Finding, values: dict[str, dict[str, Shown]]) -> str:
+    """Return the text of a finding with its numbers; `values` are those of each claim, by id and name."""
+
     def number(match: re.Match[str]) -> str:
         id, name, kind = match.groups()
         if name not in values.get(id, {}) or kind not in KINDS:
             raise ClaimsError(
-                f"data/sources.yaml: {one.short!r} needs {match[0]}; it rests on {listed(values)}, each with "
+                f"data/sources.yaml: {finding.short!r} needs {match[0]}; it rests on {listed(values)}, each with "
                 f"the values of its claim, shown as {listed(KINDS)}"
             )
         return format(values[id][name], kind)
 
-    return re.sub(r"\{([^.{}]*)\.([^:{}]*):([^{}]*)\}", number, unbroken(one.text))
+    return re.sub(r"\{([^.{}]*)\.([^:{}]*):([^{}]*)\}", number, unbroken(finding.text))

@@ -16,8 +16,20 @@ MAX_STEPS = 100_000_000
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class SpecError(ValueError):
+class GrokcoreError(Exception):
+    """An error of the package; its message says what is wrong, what was expected and what to do.
+
+    Attributes:
+        exit_code: With what the command `grokcore` ends: 1 if something went wrong, 2 for wrong use.
+    """
+
+    exit_code: int = 1
+
+
+class SpecError(GrokcoreError, ValueError):
     """A specification that cannot be trained; the message names the field, the value and what is allowed."""
+
+    exit_code = 2
 
 
 def short_repr(value: Any) -> str:

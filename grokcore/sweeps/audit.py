@@ -28,7 +28,9 @@ import numpy as np
 import pandas as pd
 
 from grokcore.records.atomic import atomic_write
-from grokcore.records.store import RecordError, Store, make_record
+from grokcore.records.record import RecordError, make_record
+from grokcore.records.store import Store
+from grokcore.spec.base import GrokcoreError
 from grokcore.spec.run import RunSpec
 from grokcore.sweeps import worker
 from grokcore.sweeps.comparison import STEPS, Compared, compare
@@ -36,8 +38,10 @@ from grokcore.sweeps.comparison import STEPS, Compared, compare
 RUNS = 3  # of an audit, if nobody says another number
 
 
-class AuditError(ValueError):
+class AuditError(GrokcoreError, ValueError):
     """A number of runs that cannot be drawn; the message says how many can."""
+
+    exit_code = 2
 
 
 class _Enough(Exception):

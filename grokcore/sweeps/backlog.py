@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from grokcore.records.store import RecordError
+from grokcore.records.record import RecordError
 from grokcore.spec.run import RunSpec
 from grokcore.sweeps import checkpoint
 from grokcore.sweeps.locks import Reservations

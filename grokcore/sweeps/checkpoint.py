@@ -19,7 +19,8 @@ from safetensors.numpy import save
 
 from grokcore.engine.snapshot import Arrays, Snapshot
 from grokcore.records.atomic import atomic_write
-from grokcore.records.store import KEY, RecordError, Store, array_checksum
+from grokcore.records.record import KEY, RecordError, array_checksum
+from grokcore.records.store import Store
 
 PLAIN = {"runs": list, "left": list, "step": int, "since": (int, NoneType), "seconds": (int, float), "ended": dict}
 ALSO = {"settings": dict, "measures": list}  # in the header, beside what is plain in a snapshot

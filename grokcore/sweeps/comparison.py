@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from grokcore.records.store import Record
+from grokcore.records.record import Record
 from grokcore.spec.names import operation_name, optimizer_name
 from grokcore.spec.run import RunSpec
 

@@ -10,7 +10,7 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future,
 from dataclasses import replace
 from typing import TypeVar
 
-from grokcore.spec.base import SpecError, short_repr
+from grokcore.spec.base import GrokcoreError, SpecError, short_repr
 from grokcore.sweeps.worker import ENVIRONMENT, Job, Result, train_whole
 
 T = TypeVar("T")
@@ -18,7 +18,7 @@ NOTICE_AFTER = 10.0  # seconds without an answer, after which it is said that on
 log = logging.getLogger("grokcore")
 
 
-class ExecutorError(RuntimeError):
+class ExecutorError(GrokcoreError, RuntimeError):
     """An executor that takes no more runs, or a cluster that is not there; what had ended is saved."""
 
 

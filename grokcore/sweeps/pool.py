@@ -18,7 +18,7 @@ from concurrent.futures import (
 )
 from functools import partial
 
-from grokcore.spec.base import short_repr
+from grokcore.spec.base import GrokcoreError, short_repr
 from grokcore.spec.run import RunSpec
 from grokcore.sweeps import progress
 from grokcore.sweeps.backlog import RETRIES, Backlog, Options
@@ -29,11 +29,13 @@ from grokcore.sweeps.progress import ProgressReporter, Watch
 from grokcore.sweeps.worker import CODE, Job, Result, require_code, train_job
 
 
-class DeviceError(RuntimeError):
+class DeviceError(GrokcoreError, RuntimeError):
     """A device that a machine does not have; the message says which there are."""
 
+    exit_code = 2
 
-class TrainingError(RuntimeError):
+
+class TrainingError(GrokcoreError, RuntimeError):
     """Runs that failed; the message names them with the reason. All others were trained and saved."""
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from grokcore.records.atomic import uninterrupted
-from grokcore.records.store import Record, RecordError, Store
-from grokcore.spec.base import SpecError, short_repr
+from grokcore.records.record import Record, RecordError
+from grokcore.records.store import Store
+from grokcore.spec.base import GrokcoreError, SpecError, short_repr
 from grokcore.spec.run import RunSpec
 from grokcore.sweeps import checkpoint
 from grokcore.sweeps.backlog import Options
@@ -25,7 +26,7 @@ POLL_INTERVAL = 1.0  # seconds between two looks at what another sweep is doing
 SECONDS_PER_FLOP = 1 / 30e9  # of one CPU thread, for an estimate where nothing like the run is recorded
 
 
-class MissingRuns(RuntimeError):
+class MissingRuns(GrokcoreError, RuntimeError):
     """Runs that are not recorded while training was not asked for: `specs`, and `hours`, about what they take."""
 
     def __init__(self, specs: Sequence[RunSpec], hours: float) -> None:

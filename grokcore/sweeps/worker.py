@@ -22,7 +22,8 @@ import numpy as np
 from grokcore import __version__
 from grokcore.engine.snapshot import Checkpoints, Snapshot
 from grokcore.records.atomic import StoreError
-from grokcore.records.store import Record, RecordError, make_record
+from grokcore.records.record import Record, RecordError, make_record
+from grokcore.spec.base import GrokcoreError
 from grokcore.spec.run import RunSpec
 from grokcore.sweeps import checkpoint, progress
 
@@ -42,7 +43,7 @@ CODE = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(PACKAGE.rglo
 _ONE_AT_A_TIME = threading.Lock()  # of the threads of one process, which would share torch's settings
 
 
-class CodeError(RuntimeError):
+class CodeError(GrokcoreError, RuntimeError):
     """A process that has another version of this package than the one that asks it to train."""
 
 

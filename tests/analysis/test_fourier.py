@@ -15,7 +15,8 @@ from grokcore.engine import batches
 from grokcore.nn import build as nn_build
 from grokcore.nn.build import build_network
 from grokcore.records import weight_tables
-from grokcore.records.store import RecordError, Store
+from grokcore.records.record import RecordError
+from grokcore.records.store import Store
 from grokcore.spec import schedule, tables
 from grokcore.spec.base import SpecError
 from grokcore.spec.presets import msu, pku_sum, power

@@ -12,7 +12,8 @@ import torch
 from grokcore.analysis import predictions
 from grokcore.engine import batches
 from grokcore.nn.build import build_network
-from grokcore.records.store import RecordError, Store
+from grokcore.records.record import RecordError
+from grokcore.records.store import Store
 from grokcore.spec import tables
 from grokcore.spec.presets import power
 from grokcore.spec.run import RunSpec, replace
@@ -115,12 +116,12 @@ def test_a_damaged_file_is_named(
 
 def test_the_puzzle_is_the_table_that_its_claim_names() -> None:
     from grokcore import claims
-    from grokcore.report import plan
+    from grokcore.report import notebook_files, parameters, plan
 
-    (path,) = plan.find(["14_puzzle"])
+    (path,) = notebook_files.find(["14_puzzle"])
     cell = claims.load()["power-7"].cells["main"]
     for scale in ("cpu", "smoke"):
-        for spec in plan.planned_runs(path, plan.settings(path, scale))[0]:
+        for spec in plan.planned_runs(path, parameters.settings(path, scale))[0]:
             columns = spec.columns()
             assert columns["operation"] == cell["operation"] == "custom:dd3caf"
             if scale == "cpu":

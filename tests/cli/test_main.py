@@ -11,14 +11,16 @@ import pandas as pd
 import pytest
 from helpers.notebooks import write_notebook
 
-from grokcore.cli import main as cli_main
 from grokcore.cli import terminal
-from grokcore.cli.main import _spec, main, parser
+from grokcore.cli.arguments import parser
+from grokcore.cli.commands import spec_of
+from grokcore.cli.main import main
 from grokcore.records.store import Store
-from grokcore.report import build, manifest
+from grokcore.report import build, manifest, plan
 from grokcore.report.execute import Executed, Failure
 from grokcore.spec.presets import msu, periodic, pku, power
 from grokcore.spec.run import replace
+from grokcore.sweeps import audit
 from grokcore.sweeps.audit import Audit
 from grokcore.sweeps.comparison import Compared
 from grokcore.sweeps.progress import Progress
@@ -32,8 +34,8 @@ SPEC = msu(p=5, batch_size=8, steps=40, d_model=8, d_mlp=8, n_heads=2)
 @pytest.fixture
 def here(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
     """The store that the command works on: empty and thrown away."""
-    monkeypatch.setattr(cli_main, "Store", lambda: store)
-    monkeypatch.setattr(build, "Store", lambda: store)
+    monkeypatch.setenv("GROKCORE_CACHE", str(store.cache))
+    monkeypatch.setenv("GROKCORE_RECORDS", str(store.records))
     return store
 
 
@@ -48,8 +50,8 @@ def trained(here: Store) -> Store:
 def test_help_has_examples_that_parse(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*command, "--help"])
-    said = capsys.readouterr().out
-    examples = [line.split()[1:] for line in said.splitlines() if line.startswith("  grokcore ")]
+    output = capsys.readouterr().out
+    examples = [line.split()[1:] for line in output.splitlines() if line.startswith("  grokcore ")]
     assert ended.value.code == 0 and bool(examples) == bool(command)
     for example in examples:
         assert parser().parse_args(example).command == command[0]
@@ -77,7 +79,7 @@ def test_plain_training_is_recorded_as_such(monkeypatch: pytest.MonkeyPatch, tmp
     assert curves[0] == pytest.approx(curves[1], rel=1e-4)
 
 
-def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out.startswith("grokcore 0.")
@@ -124,8 +126,8 @@ def test_run_that_cannot_be_trained_is_refused_in_one_message(
     here: Store, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", *arguments]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("grokcore train: ") and message in said and "Traceback" not in said and not here.ids()
+    errors = capsys.readouterr().err
+    assert errors.startswith("grokcore train: ") and message in errors and "Traceback" not in errors and not here.ids()
 
 
 @pytest.mark.parametrize(
@@ -148,24 +150,24 @@ def test_run_that_cannot_be_trained_is_refused_in_one_message(
     ],
 )
 def test_options_make_the_run_they_name(arguments: list[str], spec: object) -> None:
-    made = _spec(parser().parse_args(["train", *arguments]))
+    described = spec_of(parser().parse_args(["train", *arguments]))
     if isinstance(spec, tuple):
-        columns = made.columns()
+        columns = described.columns()
         names = ("optimizer", "momentum", "lr") if spec[0] == "sgd" else ("model", "layernorm")
         assert tuple(columns[name] for name in names) == spec
     else:
-        assert made == spec
+        assert described == spec
 
 
 def test_train_trains_once_and_sums_up(here: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *TINY, *SMALL, "--device", "cpu"]) == 0
-    told = capsys.readouterr()
-    assert here.ids() == [SPEC.id] and f"run {SPEC.id}: x*y mod 5, α = 0.4, 40 steps, seed 0" in told.out
-    assert "trained and saved" in told.out and "outcome    " in told.out and "1 of 1 runs" in told.err
-    lines = [line for line in told.out.splitlines() if line.startswith(("training", "validation"))]
+    printed = capsys.readouterr()
+    assert here.ids() == [SPEC.id] and f"run {SPEC.id}: x*y mod 5, α = 0.4, 40 steps, seed 0" in printed.out
+    assert "trained and saved" in printed.out and "outcome    " in printed.out and "1 of 1 runs" in printed.err
+    lines = [line for line in printed.out.splitlines() if line.startswith(("training", "validation"))]
     assert len(lines) == 6 and all("step" in line or "final accuracy" in line for line in lines)
     assert main(["train", *TINY, *SMALL, "--device", "cpu"]) == 0
-    assert "already at hand; --fresh trains it again" in capsys.readouterr().out
+    assert "available already; --fresh trains it again" in capsys.readouterr().out
 
 
 def test_runs_are_listed_and_shown_by_how_their_id_begins(trained: Store, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,11 +175,11 @@ def test_runs_are_listed_and_shown_by_how_their_id_begins(trained: Store, capsys
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and {line.split()[0] for line in lines[1:]} == set(trained.ids())
     assert main(["runs", "show", SPEC.id[:6]]) == 0
-    told = capsys.readouterr().out
-    assert f'"run": "{SPEC.id}"' in told and '"device"' in told and "outcome    " in told
+    output = capsys.readouterr().out
+    assert f'"run": "{SPEC.id}"' in output and '"device"' in output and "outcome    " in output
 
 
-def test_empty_store_is_said(here: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_empty_store_is_named(here: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "list"]) == 0 and "no runs yet" in capsys.readouterr().out
     assert main(["runs", "export", str(tmp_path / "x.csv")]) == 1
     assert "no runs to export yet" in capsys.readouterr().err and not (tmp_path / "x.csv").exists()
@@ -208,8 +210,8 @@ def test_damaged_record_is_one_message(trained: Store, capsys: pytest.CaptureFix
     path = trained.cache / f"{SPEC.id}.parquet"
     path.write_bytes(path.read_bytes()[:100])
     assert main(["runs", "show", SPEC.id]) == 1
-    said = capsys.readouterr().err
-    assert f"{SPEC.id}.parquet" in said and "Traceback" not in said
+    errors = capsys.readouterr().err
+    assert f"{SPEC.id}.parquet" in errors and "Traceback" not in errors
 
 
 def test_record_packs_the_runs_that_a_notebook_names(
@@ -224,12 +226,12 @@ def test_record_packs_the_runs_that_a_notebook_names(
     parameters.write_text("n: [50, 60]")
     assert main(["runs", "record", str(path)]) == 1
     assert "none of the 2 runs of 09_tiny is trained yet" in capsys.readouterr().err and not trained.experiments()
-    for planned, said in (("n: [40]", False), ("n: [40, 50]", True)):
+    for planned, some_are_missing in (("n: [40]", False), ("n: [40, 50]", True)):
         parameters.write_text(planned)
         assert main(["runs", "record", str(path)]) == 0
         assert trained.recorded() == {SPEC.id: "09_tiny"}
         printed = capsys.readouterr().out
-        assert "recorded 1 runs" in printed and ("1 of 2 are not trained yet" in printed) == said
+        assert "recorded 1 runs" in printed and ("1 of 2 are not trained yet" in printed) == some_are_missing
 
 
 def test_plan_says_how_many_runs_are_missing_and_what_they_take(
@@ -237,10 +239,10 @@ def test_plan_says_how_many_runs_are_missing_and_what_they_take(
 ) -> None:
     other = SPEC.model_copy(update={"seed": 7})
     plans = [
-        build.Plan(tmp_path / f"{name}.ipynb", {}, specs, []) for name, specs in (("a", [SPEC, other]), ("b", [SPEC]))
+        plan.Plan(tmp_path / f"{name}.ipynb", {}, specs, []) for name, specs in (("a", [SPEC, other]), ("b", [SPEC]))
     ]
-    monkeypatch.setattr(build, "make_plan", lambda _, scale: plans[: 2 if scale == "cpu" else 1])
-    (cost,) = build.cost("cpu", trained, jobs=1)  # b asks for what a has already
+    monkeypatch.setattr(plan, "make_plan", lambda _, scale: plans[: 2 if scale == "cpu" else 1])
+    (cost,) = plan.cost("cpu", trained, jobs=1)  # b asks for what a has already
     assert (cost.notebook, cost.n_runs, cost.n_missing, cost.run_steps) == ("a", 2, 1, 2 * SPEC.steps)
     assert 0 < cost.hours_missing == pytest.approx(cost.hours / 2)
     assert main(["plan", "--jobs", "1"]) == 0
@@ -275,35 +277,28 @@ def test_report_that_cannot_be_made_is_one_message(
     here: Store, arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["report", *arguments]) == code
-    said = capsys.readouterr().err
-    assert said.startswith("grokcore report: ") and message in said and "Traceback" not in said
+    errors = capsys.readouterr().err
+    assert errors.startswith("grokcore report: ") and message in errors and "Traceback" not in errors
 
 
 def test_report_is_packed_and_a_failed_notebook_makes_the_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, made = tmp_path / "out", tmp_path / "made"
-    made.mkdir()
-    (made / "index.html").write_text("page")
-    manifest.publish(made, out, {})
+    out, site = tmp_path / "out", tmp_path / "site"
+    site.mkdir()
+    (site / "index.html").write_text("page")
+    manifest.publish(site, out, {})
     failure = Failure(3, 7, "x = 1 / 0\n", "ZeroDivisionError: division by zero", "")
     good, bad = (Executed(tmp_path / f"{n}.ipynb", out, {}, f, 1.0) for n, f in (("a", None), ("b", failure)))
     monkeypatch.setattr(build, "build_report", lambda *_, **__: build.Report(out, [good], pdf=False))
     assert main(["report", "--zip", str(tmp_path / "r.zip")]) == 0 and (tmp_path / "r.zip").is_file()
-    said = (
-        re.escape(f"wrote {out / 'index.html'}")
-        + r" in \d+ s\n"
-        + re.escape(f"packed 2 files into {tmp_path / 'r.zip'}")
-    )
-    assert re.search(said, capsys.readouterr().out)
+    written, packed = f"wrote {out / 'index.html'}", f"packed 2 files into {tmp_path / 'r.zip'}"
+    assert re.search(rf"{re.escape(written)} in \d+ s\n{re.escape(packed)}", capsys.readouterr().out)
     monkeypatch.setattr(build, "build_report", lambda *_, **__: build.Report(out, [good, bad], pdf=True))
     assert main(["report"]) == 1
-    told = capsys.readouterr()
-    assert (
-        told.err
-        == "grokcore report: b.ipynb failed in cell 3 of 7 (`x = 1 / 0`): ZeroDivisionError: division by zero\n"
-    )
-    assert "grokking.pdf" in told.out
+    printed = capsys.readouterr()
+    failed = "b.ipynb failed in cell 3 of 7 (`x = 1 / 0`): ZeroDivisionError: division by zero"
+    assert printed.err == f"grokcore report: {failed}\n" and "grokking.pdf" in printed.out
     differs = Compared("0" * 16, "x", 64, 5, 2.5, "val_loss", 8)
     audited = Audit(1, 9, 0, (differs,), {}, "2026-01-01")
     monkeypatch.setattr(build, "build_report", lambda *_, **__: build.Report(out, [good], pdf=True, audit=audited))
@@ -322,12 +317,27 @@ def test_interrupt_ends_with_code_130(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert capsys.readouterr().err == "\ninterrupted; --fresh begins anew\n"
 
 
-def test_bar_tells_runs_rate_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+def test_audit_says_how_many_runs_it_draws_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["audit", "--help"])
+    assert f"how many runs (default: {audit.RUNS})" in " ".join(capsys.readouterr().out.split())
+
+
+def test_text_table_aligns_columns_and_shows_no_control_characters() -> None:
+    rows = [{"run": "a", "lr": 1e-3, "seed": 12}, {"run": "b\n\x1b[31m", "lr": float("nan"), "seed": None}]
+    assert terminal.text_table(rows).splitlines() == [
+        "        run    lr seed",
+        "          a 0.001   12",
+        "b\\n\\x1b[31m     -    -",
+    ]
+
+
+def test_bar_shows_runs_rate_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
     with terminal.training_bar() as watch:
         watch(Progress(3, 12, 600, 2400, 410.4, 754.0, pd.DataFrame()))
         watch(Progress(12, 12, 2399, 2400, 400.0, 0.0, pd.DataFrame()))
-    said = capsys.readouterr().err
-    assert " 25 %|" in said and "3 of 12 runs, 410 steps/s, 13 min left" in said and "100 %|" in said
+    bar = capsys.readouterr().err
+    assert " 25 %|" in bar and "3 of 12 runs, 410 steps/s, 13 min left" in bar and "100 %|" in bar
     assert terminal.describe(Progress(0, 2, 0, 10, 0.0, None, pd.DataFrame())) == "0 of 2 runs, 0 steps/s"
 
 
@@ -338,5 +348,5 @@ def test_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     with subprocess.Popen(command, env={**os.environ, **places}, text=True, stdout=pipe, stderr=pipe) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
-        said = process.stderr.read()
-    assert process.returncode == 1 and said == ""
+        errors = process.stderr.read()
+    assert process.returncode == 1 and errors == ""

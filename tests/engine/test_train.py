@@ -13,7 +13,7 @@ from grokcore.engine.program import Program
 from grokcore.engine.stepping import Inputs, Step, StepMeter
 from grokcore.engine.train import Trained, train
 from grokcore.nn.build import build_network, user_model
-from grokcore.records.store import make_record
+from grokcore.records.record import make_record
 from grokcore.spec import schedule, tables
 from grokcore.spec.base import SpecError
 from grokcore.spec.optimizers import SGD, Adam, AdamW, RMSprop

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from grokcore.records.store import Record, make_record
+from grokcore.records.record import Record, make_record
 from grokcore.spec.presets import msu, periodic
 from grokcore.spec.run import RunSpec
 

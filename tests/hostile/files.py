@@ -18,7 +18,8 @@ from safetensors.numpy import save
 
 from grokcore.engine.snapshot import Snapshot
 from grokcore.records import verify
-from grokcore.records.store import Record, Store, array_checksum
+from grokcore.records.record import Record, array_checksum
+from grokcore.records.store import Store
 from grokcore.spec.presets import msu
 from grokcore.sweeps import checkpoint
 from grokcore.sweeps.sweep import estimate
@@ -41,9 +42,9 @@ def pickled(box: Box, rng_protocol: int = 4) -> bytes:
     return pickle.dumps(Payload(payload(box.canary)), rng_protocol)
 
 
-def same_run(found: Record) -> bool:
+def same_run(loaded: Record) -> bool:
     """Tell whether a record is the one that was saved; where it comes from is not covered by its checksum."""
-    return found.checksum == record(RUN).checksum and found.curve.equals(record(RUN).curve)
+    return loaded.checksum == record(RUN).checksum and loaded.curve.equals(record(RUN).curve)
 
 
 def edited(value: Any, rng: Any) -> Any:
@@ -131,8 +132,8 @@ def recorded_experiments(box: Box) -> Iterator[str]:
         end = tried(lambda store=fresh: store.load(RUN.id), same_run, "", f"{kind} {damaged!r:.80}")
         if end.startswith("refused"):
             try:
-                wrong = [str(one) for one in verify.verify(Store(store.cache, store.records))[1]]
-                assert any("first." in line for line in wrong) or b"first" not in damaged, wrong
+                damages = [str(damage) for damage in verify.verify(Store(store.cache, store.records))[1]]
+                assert any("first." in line for line in damages) or b"first" not in damaged, damages
             except AttributeError as error:
                 raise AssertionError(f"verify: {error!r} on {damaged!r:.300}") from error
         tried(
@@ -168,9 +169,11 @@ def kept_weights(box: Box) -> Iterator[str]:
         others += [save(flat), save(flat, {"sha256": array_checksum(flat)})]
         others.append(save(flat, {"sha256": array_checksum(flat, RUN.id.encode())}))
 
-    def same(found: dict[int, dict[str, np.ndarray]]) -> bool:
-        return list(found) == [5, 10] and all(
-            np.array_equal(found[step][name], value) for step, named in weights.items() for name, value in named.items()
+    def same(loaded: dict[int, dict[str, np.ndarray]]) -> bool:
+        return list(loaded) == [5, 10] and all(
+            np.array_equal(loaded[step][name], value)
+            for step, arrays in weights.items()
+            for name, value in arrays.items()
         )
 
     for damaged in [*others, *(flipped(whole, rng) for _ in range(260))]:
@@ -187,21 +190,21 @@ def checkpoints(box: Box) -> Iterator[str]:
     checkpoint.write(path, snapshot, {"device": "cpu"})
     whole, (header, _, flat) = path.read_bytes(), checkpoint._open(path, arrays=True)
 
-    def same(found: Snapshot) -> bool:
-        checkpoint.write(box.allowed / "again", found, {"device": "cpu"})
+    def same(loaded: Snapshot) -> bool:
+        checkpoint.write(box.allowed / "again", loaded, {"device": "cpu"})
         again = checkpoint._open(box.allowed / "again", arrays=True)
         return again[1] == checkpoint._checksum(header, flat)
 
     def hostile() -> bytes:
-        told, arrays = edited(header, rng), dict(flat)
+        new, arrays = edited(header, rng), dict(flat)
         if rng.random() < 0.5:
             name = rng.choice(["weights/x", "curve/x/y", "weights/a/../../x/W", "weights/a/one/W", "x", "", "../../x"])
-            told, arrays[name] = header, np.ones(1)
-        return save(arrays, {"grokcore": json.dumps(told), "sha256": checkpoint._checksum(told, arrays)})
+            new, arrays[name] = header, np.ones(1)
+        return save(arrays, {"grokcore": json.dumps(new), "sha256": checkpoint._checksum(new, arrays)})
 
-    def plain(found: Snapshot) -> bool:
-        kinds = (isinstance(found.runs, list), isinstance(found.step, int), isinstance(found.ended, dict))
-        return all(kinds) and set(found.curves) == set(found.runs)
+    def plain(loaded: Snapshot) -> bool:
+        kinds = (isinstance(loaded.runs, list), isinstance(loaded.step, int), isinstance(loaded.ended, dict))
+        return all(kinds) and set(loaded.curves) == set(loaded.runs)
 
     others = [b"", bytes(64), pickled(box), (2**62).to_bytes(8, "little") + whole[8:]]
     for damaged in [*others, *(flipped(whole, rng) for _ in range(230))]:
@@ -239,10 +242,10 @@ def measured_by_csv(box: Box) -> Iterator[str]:
         for damaged in [*wrong, *(flipped(text.encode(), rng) for _ in range(70))]:
             path.write_bytes(damaged)
 
-            def found(module: Any = module) -> pd.DataFrame:
+            def recorded(module: Any = module) -> pd.DataFrame:
                 return module.recorded(store)
 
-            yield tried(found, whole.equals, path.name, damaged)
+            yield tried(recorded, whole.equals, path.name, damaged)
 
 
 FAMILIES = {

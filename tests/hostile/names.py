@@ -57,12 +57,12 @@ def exported_curves(box: Box) -> Iterator[str]:
     begins = [*(name for name in EVIL if name and name[0] in "=+-@\t\r"), "-2+3", "=1", "＝1", "\n=1", "+", "-", "@x"]
     for i in range(160):
         evil = rng.choice(begins) + rng.choice(["", "x", '"', ",", "'"])
-        made = record(RUNS[i % 2])
-        curve = made.curve.assign(**{evil: rng.uniform(-9, 9), "val_loss": -1.5e-7})
-        store.save(type(made)(made.spec, curve, evil, {"seconds": 1.0, evil: evil}))
+        original = record(RUNS[i % 2])
+        curve = original.curve.assign(**{evil: rng.uniform(-9, 9), "val_loss": -1.5e-7})
+        store.save(type(original)(original.spec, curve, evil, {"seconds": 1.0, evil: evil}))
         file = box.allowed / "x.csv"
-        code, said = _cli(["runs", "export", str(file), made.spec.id[:6]])
-        assert code == 0 and str(file) in said, said
+        code, output = _cli(["runs", "export", str(file), original.spec.id[:6]])
+        assert code == 0 and str(file) in output, output
         rows = list(csv.reader(io.StringIO(file.read_bytes().decode(), newline="")))
         for text in {cell for row in rows for cell in row}:
             assert not text.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝", " ")) or _is_number(text), text
@@ -77,14 +77,14 @@ def _is_number(text: str) -> bool:
 
 
 def _cli(arguments: list[str]) -> tuple[int, str]:
-    """Return exit code and all that is said; argparse ends by SystemExit."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    """Return exit code and all that is printed; argparse ends by SystemExit."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         try:
             code = main(arguments)
         except SystemExit as ended:
             code = int(ended.code or 0)
-    return code, said.getvalue()
+    return code, output.getvalue()
 
 
 def _commands(evil: str, box: Box) -> list[list[str]]:
@@ -131,12 +131,12 @@ def command_line(box: Box) -> Iterator[str]:
         for arguments in _commands(evil, box):
             if evil == "" and arguments[:2] in (["runs", "show"], ["runs", "export"]):
                 continue  # every run begins with nothing; there is none here
-            code, said = _cli(arguments)
-            assert code in (1, 2) and "Traceback" not in said, (arguments, code, said[-500:])
-            assert "grokcore" in said and len(said) < 40_000, (arguments, len(said))
+            code, output = _cli(arguments)
+            assert code in (1, 2) and "Traceback" not in output, (arguments, code, output[-500:])
+            assert "grokcore" in output and len(output) < 40_000, (arguments, len(output))
             yield f"refused: exit code {code}"
-        where = _cli(["runs", "list"])
-        assert where[0] == 0, where
+        listed = _cli(["runs", "list"])
+        assert listed[0] == 0, listed
 
 
 def names_of_files(box: Box) -> Iterator[str]:

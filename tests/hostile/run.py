@@ -24,9 +24,10 @@ from typing import Any
 
 from grokcore.claims.wording import ClaimsError
 from grokcore.records.atomic import StoreError
-from grokcore.records.store import RecordError, repository
+from grokcore.records.record import RecordError
+from grokcore.records.store import repository
 from grokcore.report.manifest import ManifestError
-from grokcore.report.plan import NotebookError
+from grokcore.report.notebook_files import NotebookError
 from grokcore.spec.base import SpecError
 from grokcore.sweeps.pool import DeviceError
 from grokcore.sweeps.sweep import MissingRuns
@@ -93,12 +94,12 @@ class Box:
 
     def listing(self) -> dict[str, str]:
         """Return what lies outside `allowed`, with the repository's own data and pages."""
-        found = {str(path): _digest(path) for path in self.root.rglob("*") if self.allowed not in path.parents}
+        files = {str(path): _digest(path) for path in self.root.rglob("*") if self.allowed not in path.parents}
         for folder in ("data/records", "reports", "notebooks", "drafts", "."):
             for path in (repository() / folder).glob("*"):
                 if path.is_file():
-                    found[str(path)] = str(path.stat().st_mtime_ns)
-        return found
+                    files[str(path)] = str(path.stat().st_mtime_ns)
+        return files
 
 
 def _digest(path: Path) -> str:
@@ -108,53 +109,40 @@ def _digest(path: Path) -> str:
 def tried(action: Callable[[], Any], same: Callable[[Any], bool], named: str, what: Any) -> str:
     """Return how an input ended: refused by an error that says `named` and what to do, or handled as undamaged.
 
-    `same` tells of what was read whether it is that of the undamaged input, or as harmless; `what` is the input.
+    Args:
+        action: What reads the input.
+        same: Tells of what was read whether it is that of the undamaged input, or as harmless.
+        named: What the message of an error must contain.
+        what: The input.
     """
     try:
-        found = action()
+        result = action()
     except OURS as error:
-        said = str(error)
-        assert named in said, f"{what!r:.300}: the message does not name {named!r}: {said!r:.400}"
-        assert len(said) < LONGEST, f"{what!r:.300}: a message of {len(said)} letters: {said!r:.400}"
-        assert any(word in said for word in ADVICE), f"{what!r:.300}: what is to be done? {said!r:.600}"
+        message = str(error)
+        assert named in message, f"{what!r:.300}: the message does not name {named!r}: {message!r:.400}"
+        assert len(message) < LONGEST, f"{what!r:.300}: a message of {len(message)} letters: {message!r:.400}"
+        assert any(word in message for word in ADVICE), f"{what!r:.300}: what is to be done? {message!r:.600}"
         return f"refused: {type(error).__name__}"
     except Exception as error:
         raise AssertionError(f"{what!r:.300}: ends in {type(error).__name__}: {error!s:.300}") from error
-    assert same(found), f"{what!r:.300}: read as {found!r:.400}"
+    assert same(result), f"{what!r:.300}: read as {result!r:.400}"
     return "handled as undamaged or harmless"
 
 
-ADVICE = (
-    *("restore", "Restore", "delete it", "train it", "make it with", "rename", "write", "must be", "should", "give"),
-    *(
-        "known: ",
-        "needs",
-        "use ",
-        "put one",
-        "tag ",
-        "remove",
-        "name ",
-        "cannot be read as a notebook",
-        "cell ",
-        "expected",
-    ),
-    *(
-        "Field required",
-        "at least one",
-        "Extra inputs",
-        "allowed",
-        "is not what was written",
-        "checkpoint",
-        "goes with",
-    ),
-    *("mapping", "has to be", "finite", "the same", "has a name", "leave"),
+# fmt: off
+ADVICE = (  # one of these is in every message
+    "restore", "Restore", "delete it", "train it", "make it with", "rename", "write", "must be", "should", "give",
+    "known: ", "needs", "use ", "put one", "tag ", "remove", "name ", "cannot be read as a notebook", "cell ",
+    "expected", "Field required", "at least one", "Extra inputs", "allowed", "is not what was written", "checkpoint",
+    "goes with", "mapping", "has to be", "finite", "the same", "has a name", "leave",
 )
+# fmt: on
 
 
 @contextmanager
 def guarded(box: Box) -> Iterator[None]:
     """Fail if something is executed, or written outside the box's allowed folder."""
-    before, here, places = box.listing(), Path.cwd(), dict(os.environ)
+    before, here, environment = box.listing(), Path.cwd(), dict(os.environ)
     os.chdir(box.root / "here")
     os.environ["GROKCORE_CACHE"], os.environ["GROKCORE_RECORDS"] = str(box.allowed / "c"), str(box.allowed / "r")
     try:
@@ -166,7 +154,7 @@ def guarded(box: Box) -> Iterator[None]:
     finally:
         os.chdir(here)
         os.environ.clear()
-        os.environ.update(places)
+        os.environ.update(environment)
 
 
 def run(family: Callable[[Box], Iterator[str]], seed: int = 0) -> Counter[str]:
@@ -231,14 +219,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Try damaged and hostile inputs, and say how they ended.")
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: 0)")
     parser.add_argument("names", nargs="*", help="families to try (default: all)")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     total, failed, began = 0, 0, time.monotonic()
     for name, family in families().items():
-        if given.names and name not in given.names:
+        if options.names and name not in options.names:
             continue
         start = time.monotonic()
         try:
-            ends = run(family, given.seed)
+            ends = run(family, options.seed)
         except Exception as error:
             failed += 1
             print(f"{name:24} FAILED: {type(error).__name__}: {error}", flush=True)

@@ -17,8 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from grokcore.records.store import Record, RecordError, Store
-from grokcore.report import front_page, manifest, pages
+from grokcore.records.record import Record, RecordError
+from grokcore.records.store import Store
+from grokcore.report import manifest, pages, sanitize
+from grokcore.report.evidence import evidence
 from grokcore.report.execute import execute
 from grokcore.spec.base import SpecError
 from grokcore.spec.presets import msu
@@ -26,10 +28,24 @@ from grokcore.spec.run import RunSpec, replace
 from grokcore.spec.task import MODULAR_OPERATIONS, is_prime
 
 LEAST = {  # inputs of each family
-    **{"cached runs": 400, "recorded experiments": 200, "kept weights": 300, "checkpoints": 300},
-    **{"measurements (CSV)": 200, "specifications": 500, "parameter files": 300, "notebooks": 350, "claims": 350},
-    **{"sources": 300, "manifests": 300, "words on pages": 150, "names of pages": 60, "words of claims": 50},
-    **{"labels of figures": 90, "exported CSV": 150, "command line": 800, "names of files": 200},
+    "cached runs": 400,
+    "recorded experiments": 200,
+    "kept weights": 300,
+    "checkpoints": 300,
+    "measurements (CSV)": 200,
+    "specifications": 500,
+    "parameter files": 300,
+    "notebooks": 350,
+    "claims": 350,
+    "sources": 300,
+    "manifests": 300,
+    "words on pages": 150,
+    "names of pages": 60,
+    "words of claims": 50,
+    "labels of figures": 90,
+    "exported CSV": 150,
+    "command line": 800,
+    "names of files": 200,
     "benchmark results": 60,
 }
 
@@ -74,7 +90,7 @@ def test_what_is_executed_written_or_removed_is_noticed(bad: Any, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("action", "said"),
+    ("action", "message"),
     [
         (lambda: {}["x"], "ends in KeyError"),
         (lambda: 3, "read as 3"),
@@ -83,10 +99,10 @@ def test_what_is_executed_written_or_removed_is_noticed(bad: Any, monkeypatch: p
         (lambda: _raise(RecordError(f"n.json: restore it {'x' * 9999}")), "a message of"),
     ],
 )
-def test_an_input_that_ends_badly_is_noticed(action: Any, said: str) -> None:
-    with pytest.raises(AssertionError, match=said):
-        hostile.tried(action, lambda found: False, "n.json", "input")
-    assert hostile.tried(lambda: 3, lambda found: found == 3, "n.json", "input").startswith("handled")
+def test_an_input_that_ends_badly_is_noticed(action: Any, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        hostile.tried(action, lambda result: False, "n.json", "input")
+    assert hostile.tried(lambda: 3, lambda result: result == 3, "n.json", "input").startswith("handled")
 
 
 def _raise(error: Exception) -> None:
@@ -99,7 +115,7 @@ def test_markup_that_is_not_escaped_is_noticed(harm: str) -> None:
     page = frame.format(harm)
     if not any(hidden in harm for hidden in ("CDATA", "noscript", "<math>", "<!-->")):  # from this parser, that is
         assert active(page), harm
-    assert not active(pages.harmless(f"<p>{harm}</p>"))
+    assert not active(sanitize.harmless(f"<p>{harm}</p>"))
 
 
 # Specifications
@@ -182,27 +198,27 @@ def test_hostile_notebooks_end_as_pages_that_say_how(tmp_path: Path) -> None:
     paths = {name: write_notebook(tmp_path, name, [cell], prose=[f"# {harm}"]) for name, cell in cells.items()}
     (tmp_path / "work").mkdir()
     done = execute({path: {} for path in paths.values()}, tmp_path / "work", jobs=2)
-    assert [one.failure is None for one in done] == [False, False, True]
-    for one in done:
-        page = pages.notebook_page(one, [], "smoke", "0")
-        assert not active(page.body + page.colophon) and "&lt;script&gt;" in page.body, one.source.name
+    assert [executed.failure is None for executed in done] == [False, False, True]
+    for executed in done:
+        page = pages.notebook_page(executed, [], "smoke", "0")
+        assert not active(page.body + page.colophon) and "&lt;script&gt;" in page.body, executed.source.name
     assert "DeadKernelError" in str(done[1].failure)
 
 
 @pytest.mark.parametrize("provenance", [{}, {"seconds": None}, {"seconds": "<b>"}, {"seconds": []}])
 def test_a_run_that_does_not_say_how_long_it_took_is_named(store: Store, provenance: dict[str, Any]) -> None:
-    made = record(msu())
-    store.save(Record(made.spec, made.curve, made.status, provenance))
+    complete = record(msu())
+    store.save(Record(complete.spec, complete.curve, complete.status, provenance))
     with pytest.raises(RecordError, match=f"run {msu().id} does not say how long it took: restore"):
-        front_page.evidence(store, [msu().id])
+        evidence(store, [msu().id])
 
 
 def test_a_report_through_a_link_to_elsewhere_is_refused(tmp_path: Path) -> None:
-    made, out, elsewhere = (tmp_path / name for name in ("made", "out", "elsewhere"))
-    for folder in (made / "assets", out, elsewhere):
+    finished, out, elsewhere = (tmp_path / name for name in ("finished", "out", "elsewhere"))
+    for folder in (finished / "assets", out, elsewhere):
         folder.mkdir(parents=True)
-    (made / "assets" / "x.js").write_text("x")
+    (finished / "assets" / "x.js").write_text("x")
     (out / "assets").symlink_to(elsewhere)
     with pytest.raises(manifest.ManifestError, match=r"assets/x.js is a link to elsewhere: .*--out"):
-        manifest.publish(made, out, {})
+        manifest.publish(finished, out, {})
     assert not list(elsewhere.iterdir()) and not (out / "manifest.json").exists()

@@ -16,7 +16,10 @@ from hostile.run import EVIL, Box, flipped, payload, strange, tried
 
 from grokcore.claims import rules
 from grokcore.records.store import repository
-from grokcore.report import execution_cache, manifest, pages, plan, sources
+from grokcore.report import execution_cache, manifest, pages, sources
+from grokcore.report.notebook_files import find
+from grokcore.report.parameters import parameters, settings
+from grokcore.report.plan import planned_runs
 from grokcore.spec.base import SpecError
 from grokcore.spec.presets import msu, periodic, pku, power
 from grokcore.spec.run import RunSpec, replace
@@ -128,9 +131,8 @@ def parameter_files(box: Box) -> Iterator[str]:
     files = sorted((repository() / "notebooks" / "cpu").glob("*.yaml"))
 
     def taken(text: bytes, path: Path) -> bool:
-        known = plan.parameters(path)
         plain = yaml.safe_load(text) or {}
-        return plan.settings(path) == plain and set(plain) <= set(known)
+        return settings(path) == plain and set(plain) <= set(parameters(path))
 
     for file in files:
         source = nbformat.read(repository() / "notebooks" / f"{file.stem}.ipynb", as_version=4)
@@ -139,13 +141,11 @@ def parameter_files(box: Box) -> Iterator[str]:
         whole = file.read_bytes()
         for damaged in [flipped(whole, rng) for _ in range(10)]:
             target.write_bytes(damaged)
-            yield tried(
-                lambda path=path: plan.settings(path), lambda _, d=damaged, p=path: taken(d, p), path.stem, damaged
-            )
+            yield tried(lambda path=path: settings(path), lambda _, d=damaged, p=path: taken(d, p), path.stem, damaged)
     path = write_notebook(folder, "tiny")
     for damaged in evil_yaml(box):
         (folder / "cpu" / "tiny.yaml").write_bytes(damaged)
-        yield tried(lambda: plan.settings(path), lambda _, d=damaged: taken(d, path), "tiny", damaged)
+        yield tried(lambda: settings(path), lambda _, d=damaged: taken(d, path), "tiny", damaged)
 
 
 def evil_cells(box: Box) -> list[dict[str, str]]:
@@ -199,11 +199,11 @@ def evil_cells(box: Box) -> list[dict[str, str]]:
 
 def use(path: Path) -> list[Any]:
     """Do with a notebook what a report does before it executes it."""
-    (found,) = plan.find([str(path)])
-    given = {name: parameter.default for name, parameter in plan.parameters(found).items()}
-    plan.settings(found, "smoke", given)
-    specs, kept = plan.planned_runs(found, given)
-    return [*specs, *kept, pages.title(found)]
+    (notebook,) = find([str(path)])
+    defaults = {name: parameter.default for name, parameter in parameters(notebook).items()}
+    settings(notebook, "smoke", defaults)
+    specs, kept = planned_runs(notebook, defaults)
+    return [*specs, *kept, pages.title(notebook)]
 
 
 def notebooks(box: Box) -> Iterator[str]:
@@ -223,8 +223,8 @@ def notebooks(box: Box) -> Iterator[str]:
         for name in EVIL
     ]
 
-    def plain(found: list[Any]) -> bool:
-        return isinstance(found[-1], str) and not found[:-1]
+    def plain(result: list[Any]) -> bool:
+        return isinstance(result[-1], str) and not result[:-1]
 
     for damaged in [*wrong, *(flipped(whole, rng) for _ in range(100)), *(_edited(content, rng) for _ in range(130))]:
         path.write_bytes(damaged)
@@ -235,7 +235,7 @@ def notebooks(box: Box) -> Iterator[str]:
         yield tried(lambda: manifest.inputs(folder), lambda sums: all(len(s) == 64 for s in sums.values()), "", cells)
     kept = folder / "cache"
     store = execution_cache.Store(kept, kept)
-    copy = execution_cache._file(good, "0" * 64, store)
+    copy = execution_cache.kept_file(good, "0" * 64, store)
     copy.parent.mkdir(parents=True)
     for damaged in [*wrong[:9], *(flipped(whole, rng) for _ in range(20))]:
         copy.write_bytes(damaged)
@@ -279,9 +279,9 @@ def claims_files(box: Box) -> Iterator[str]:
     shapes: list[Any] = [{**content, name: value} for name in content for value in (3, [], None, "x", {"msu": 3})]
     damaged += [_dumped(shape) for shape in shapes]
 
-    def whole(found: dict[str, Any]) -> bool:
+    def whole(claims: dict[str, Any]) -> bool:
         return all(
-            claim.id == id and len(claim.rule) >= 4 and len(claim.rule_sha256) == 64 for id, claim in found.items()
+            claim.id == id and len(claim.rule) >= 4 and len(claim.rule_sha256) == 64 for id, claim in claims.items()
         )
 
     for data in damaged:
@@ -310,8 +310,8 @@ def sources_files(box: Box) -> Iterator[str]:
     ]:
         damaged.append(_dumped({**content, "literature": [{"text": "x", "link": link}]}))
 
-    def safe(found: sources.Sources) -> bool:
-        return all(work.link is None or work.link.startswith(("https://", "http://")) for work in found.literature)
+    def safe(cited: sources.Sources) -> bool:
+        return all(work.link is None or work.link.startswith(("https://", "http://")) for work in cited.literature)
 
     for data in damaged:
         path.write_bytes(data)
@@ -321,12 +321,12 @@ def sources_files(box: Box) -> Iterator[str]:
 def manifests(box: Box) -> Iterator[str]:
     """The manifest of a report: damaged, or naming files elsewhere, which are neither packed nor removed."""
     rng, out = box.random, box.allowed / "out"
-    made = box.allowed / "made"
+    finished = box.allowed / "finished"
 
     def publish(name: str = "index.html") -> None:
-        made.mkdir(exist_ok=True)
-        (made / name).write_text("page")
-        manifest.publish(made, out, {"inputs": {}, "failed": [], "book": "b"})
+        finished.mkdir(exist_ok=True)
+        (finished / name).write_text("page")
+        manifest.publish(finished, out, {"inputs": {}, "failed": [], "book": "b"})
 
     publish()
     whole = (out / manifest.NAME).read_bytes()
@@ -357,14 +357,14 @@ def manifests(box: Box) -> Iterator[str]:
             assert not any(b"secret" in archive.read(name) for name in archive.namelist())
             return archive.namelist()
 
-    def told() -> list[str]:
-        manifest.printed(out, {"failed": []})
-        return manifest.stale(out, box.allowed / "none")
+    def differences() -> list[str]:
+        manifest.printed_book(out, {"failed": []})
+        return manifest.differences(out, box.allowed / "none")
 
     for data in damaged:
         (out / manifest.NAME).write_bytes(data)
-        yield tried(told, lambda lines: all(isinstance(line, str) for line in lines), "manifest.json", data)
-        yield tried(packed, lambda found: all(name.startswith("grokking-report/") for name in found), "", data)
+        yield tried(differences, lambda lines: all(isinstance(line, str) for line in lines), "manifest.json", data)
+        yield tried(packed, lambda files: all(name.startswith("grokking-report/") for name in files), "", data)
         publish("new.html")
         assert decoy.read_text() == "secret", data
         (out / "new.html").unlink()

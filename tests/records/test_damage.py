@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.recorded import RUNS, record, same
 
-from grokcore.records.store import RecordError, Store
+from grokcore.records.record import RecordError
+from grokcore.records.store import Store
 from grokcore.spec.presets import msu
 
 
@@ -161,3 +162,44 @@ def test_rows_that_are_missing_or_doubled_are_noticed(packed: Store) -> None:
     path.unlink()
     with pytest.raises(RecordError, match=r"first\.parquet"):
         Store(packed.cache, packed.records).load(RUNS[0].id)
+
+
+LISTED = [change_spec, impossible_spec, drop_spec]
+
+
+def drop_status(header: dict[str, Any]) -> None:
+    del header["status"]
+
+
+def number_for_status(header: dict[str, Any]) -> None:
+    header["status"] = 1
+
+
+@pytest.mark.parametrize("change", [*LISTED, drop_status, number_for_status], ids=lambda change: change.__name__)
+def test_edited_headers_are_not_listed(packed: Store, change: Callable[[dict[str, Any]], None]) -> None:
+    packed.save(record(RUNS[3]))
+    assert [row["run"] for row in packed.listing()] == packed.ids()
+    file = packed.cache / f"{RUNS[3].id}.parquet"
+    whole = file.read_bytes()
+    edit_header(file, change)
+    with pytest.raises(RecordError, match=f"{file.name}.*run {RUNS[3].id}"):
+        packed.listing()
+    file.write_bytes(whole)
+    path = packed.records / "first.json"
+    content = json.loads(path.read_text())
+    change(content["runs"][RUNS[0].id])
+    path.write_text(json.dumps(content))
+    with pytest.raises(RecordError, match=rf"first\.json: run {RUNS[0].id}"):
+        packed.listing()
+
+
+@pytest.mark.parametrize("damage", [truncate, cut_in_half, empty])
+def test_a_damaged_file_is_not_listed(packed: Store, damage: Callable[[Path], None]) -> None:
+    packed.save(record(RUNS[3]))
+    damage(packed.cache / f"{RUNS[3].id}.parquet")
+    with pytest.raises(RecordError, match=f"{RUNS[3].id}.parquet"):
+        packed.listing()
+    (packed.cache / f"{RUNS[3].id}.parquet").unlink()
+    damage(packed.records / "first.json")
+    with pytest.raises(RecordError, match=r"first\.json"):
+        packed.listing()

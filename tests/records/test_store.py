@@ -1,5 +1,7 @@
 """Records: what is written is read back, in whole or not at all, and damage is told from data."""
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.recorded import PROVENANCE, RUNS, record, same
 
-from grokcore.records import store as store_module
+from grokcore.records import weight_files
 from grokcore.records.atomic import StoreError
-from grokcore.records.store import Record, RecordError, Store, repository
-from grokcore.spec.presets import msu
+from grokcore.records.record import LISTED, Record, RecordError
+from grokcore.records.store import Store, repository
+from grokcore.spec.presets import msu, pku
 from grokcore.spec.run import RunSpec, grid
+from grokcore.spec.task import Task
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -105,12 +109,12 @@ def test_an_interrupted_save_leaves_the_old_file_and_nothing_else(
         raise OSError("No space left on device")
 
     if where == "before":
-        monkeypatch.setattr(store_module.pq, "write_table", interrupted)
-        monkeypatch.setattr(store_module, "save", interrupted)
+        monkeypatch.setattr(pq, "write_table", interrupted)
+        monkeypatch.setattr(weight_files, "save", interrupted)
     elif where == "half":
-        monkeypatch.setattr(store_module.pq, "write_table", half)
+        monkeypatch.setattr(pq, "write_table", half)
     else:
-        monkeypatch.setattr(store_module.os, "replace", interrupted)
+        monkeypatch.setattr(os, "replace", interrupted)
     changed = record(msu(), val_loss=np.zeros(5))
     for action in (
         lambda: store.save(changed),
@@ -132,7 +136,7 @@ def test_an_experiment_half_moved_into_place_still_gives_its_old_runs(
     for spec in RUNS:
         store.save(record(spec))
     store.pack("one", [RUNS[0].id])
-    move = store_module.os.replace
+    move = os.replace
 
     def only_curves(source: str, target: Path) -> None:
         if target.suffix == ".json":
@@ -140,7 +144,7 @@ def test_an_experiment_half_moved_into_place_still_gives_its_old_runs(
         move(source, target)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(store_module.os, "replace", only_curves)
+        patch.setattr(os, "replace", only_curves)
         store.pack("one", [RUNS[0].id, RUNS[1].id])
     fresh = Store(store.cache, store.records)
     same(fresh.load(RUNS[0].id), record(RUNS[0]))
@@ -216,3 +220,32 @@ def test_places_of_cache_and_records(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_find_asks_for_each_run_once(store: Store) -> None:
     store.save(record(msu()))
     assert list(store.find([msu(), msu(), *grid(msu(), seed=range(3))])) == [msu().id]
+
+
+def test_runs_are_listed_without_their_curves(packed: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Task(operation="custom", table=tuple(tuple(x * y % 5 for y in range(5)) for x in range(5)))
+    own = RunSpec(task=task, alpha=0.5)
+    for spec in (RUNS[0], own, pku("mlp")):  # one is recorded too, one has no layers
+        packed.save(record(spec))
+    records = packed.load_all(packed.ids())
+    places = packed.recorded()
+
+    def unread(*_args: object, **_options: object) -> None:
+        raise AssertionError("a curve was read")
+
+    monkeypatch.setattr(pq, "read_table", unread)
+    rows = Store(packed.cache, packed.records).listing()
+    assert [row["run"] for row in rows] == packed.ids() and len(rows) == 5
+    for row, full in zip(rows, records, strict=True):
+        columns = {**full.spec.columns(), "status": full.status, "where": places.get(full.spec.id, "cache")}
+        assert list(row) == [*LISTED, "status", "where"]
+        assert row == {name: columns[name] for name in row}
+    assert Store(packed.cache.parent / "no", packed.cache.parent / "folder").listing() == []
+
+
+def test_the_recorded_runs_are_listed_within_a_second() -> None:
+    """Measured on 2 cores: 0.07 s; with their curves it took 6 s."""
+    store = Store(cache="no_such_folder")
+    began = time.process_time()
+    rows = store.listing()
+    assert time.process_time() - began < 1 and len(rows) == len(store.recorded()) > 400

@@ -10,7 +10,8 @@ import pytest
 
 from grokcore.cli.main import main
 from grokcore.records import weight_tables
-from grokcore.records.store import Record, Store, repository
+from grokcore.records.record import Record
+from grokcore.records.store import Store, repository
 from grokcore.records.verify import verify
 from grokcore.spec.presets import msu
 from grokcore.sweeps.sweep import sweep

@@ -19,9 +19,14 @@ from helpers.without_torch import run
 
 from grokcore import __version__, claims
 from grokcore.engine.train import train
-from grokcore.records.store import Store, make_record, repository
-from grokcore.report import build, front_page, manifest, sources
-from grokcore.report.plan import NotebookError
+from grokcore.records.record import make_record
+from grokcore.records.store import Store, repository
+from grokcore.report import build, manifest, missing_runs, plan, sources
+from grokcore.report.evidence import evidence
+from grokcore.report.front_page import FrontPage, front_page
+from grokcore.report.notebook_files import NotebookError
+from grokcore.report.options import ReportOptions
+from grokcore.report.plan import Plan
 from grokcore.spec.presets import msu
 from grokcore.sweeps import comparison
 from grokcore.sweeps.sweep import MissingRuns, missing
@@ -40,7 +45,7 @@ Formula $\\alpha = 0.4$; [next](02_bad.ipynb#why), [again](../notebooks/02_bad.i
 
 ## What came out
 
-| claim | said |
+| claim | result |
 |---|---|
 | msu-1 | It groks. |
 | msu-1 | Again. |
@@ -56,21 +61,20 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> build.Report:
         write_notebook(folder, "01_good", [FIGURE, "len(gc.sweep(specs, train=False))"], specs=RUN, prose=[PROSE]),
         write_notebook(folder, "02_bad", ["kept = 1", "import math\nmath.sqrt(-kept)", "print('unreached')"]),
     ]
-    said: list[str] = []
+    options = ReportOptions(
+        notebooks=[str(path) for path in notebooks],
+        scale="smoke",
+        settings={"steps": 4},
+        device="cpu",
+        train=True,
+        out=folder / "out",
+    )
+    lines: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(folder))
-        made = build.build_report(
-            [str(path) for path in notebooks],
-            "smoke",
-            {"steps": 4},
-            "cpu",
-            train=True,
-            out=folder / "out",
-            store=Store(folder / "cache", folder / "records"),
-            say=said.append,
-        )
-    (folder / "said").write_text("\n".join(said))
-    return made
+        report = build.build_report(options, store=Store(folder / "cache", folder / "records"), say=lines.append)
+    (folder / "printed").write_text("\n".join(lines))
+    return report
 
 
 def page(built: build.Report, name: str) -> str:
@@ -80,7 +84,7 @@ def page(built: build.Report, name: str) -> str:
 def test_other_pages_are_written_when_one_notebook_fails(built: build.Report) -> None:
     names = {path.name for path in built.folder.iterdir()}
     assert names == {"01_good.html", "02_bad.html", "index.html", "assets", "claims.json", "manifest.json"}
-    assert [one.source.stem for one in built.failed] == ["02_bad"]
+    assert [notebook.source.stem for notebook in built.failed] == ["02_bad"]
     assert manifest.read_manifest(built.folder)["failed"] == ["02_bad"]
 
 
@@ -93,15 +97,15 @@ def test_failure_names_cell_and_cause_without_frames_of_papermill(built: build.R
 
 
 def test_run_that_is_missing_is_trained_before_and_only_loaded_in_the_notebook(built: build.Report) -> None:
-    said = (built.folder.parent / "said").read_text().splitlines()
-    assert said[0].startswith("training 1 runs, about ") and said[1] == "executing 2 notebooks"
+    lines = (built.folder.parent / "printed").read_text().splitlines()
+    assert lines[0].startswith("training 1 runs, about ") and lines[1] == "executing 2 notebooks"
     assert Store(built.folder.parent / "cache", built.folder.parent / "records").ids() == [SPEC.id]
     assert re.search(r'<pre class="printed">\d+</pre>', page(built, "01_good"))
 
 
 def test_browser_that_is_missing_costs_the_pdf_alone(built: build.Report) -> None:
-    said = (built.folder.parent / "said").read_text()
-    assert not built.pdf and "neither Chromium nor Chrome" in said and "apt install chromium" in said
+    printed = (built.folder.parent / "printed").read_text()
+    assert not built.pdf and "neither Chromium nor Chrome" in printed and "apt install chromium" in printed
     assert "grokking.pdf" not in page(built, "index")
 
 
@@ -113,21 +117,21 @@ class Loads(HTMLParser):
         self.loaded: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        named = {name: value or "" for name, value in attrs}
+        values = {name: value or "" for name, value in attrs}
         if tag != "a":
             self.loaded += [
-                named[name] for name in ("src", "href", "srcset", "data", "poster", "action") if name in named
+                values[name] for name in ("src", "href", "srcset", "data", "poster", "action") if name in values
             ]
-        self.loaded += re.findall(r"url\(([^)]*)\)", named.get("style", ""))
+        self.loaded += re.findall(r"url\(([^)]*)\)", values.get("style", ""))
 
 
 @pytest.mark.parametrize("name", ["index", "01_good", "02_bad"])
 def test_page_loads_nothing_but_what_lies_beside_it(built: build.Report, name: str) -> None:
     loads = Loads()
     loads.feed(page(built, name))
-    files = [where for where in loads.loaded if where[0] != "#"]
+    files = [link for link in loads.loaded if link[0] != "#"]
     assert sorted(files) == ["assets/mathjax/tex-svg-full.js", "assets/report.css", "assets/report.js"]
-    assert all((built.folder / where).is_file() for where in files)
+    assert all((built.folder / file).is_file() for file in files)
     policy = html.unescape(re.findall(r'Policy" content="([^"]*)"', page(built, name))[0])
     assert policy.startswith("default-src 'none';") and "http" not in policy
 
@@ -152,11 +156,11 @@ def test_links_to_notebooks_lead_to_their_pages(built: build.Report) -> None:
 
 def test_every_link_within_the_site_leads_somewhere(built: build.Report) -> None:
     for name in ("index", "01_good", "02_bad"):
-        for where, fragment in re.findall(r'href="(?!https?:)([^"#]*)(#[^"]*)?"', page(built, name)):
-            target = built.folder / (where or f"{name}.html")
-            assert target.is_file(), (name, where)
+        for file, fragment in re.findall(r'href="(?!https?:)([^"#]*)(#[^"]*)?"', page(built, name)):
+            target = built.folder / (file or f"{name}.html")
+            assert target.is_file(), (name, file)
             if fragment and fragment != "#why":
-                assert f'id="{fragment[1:]}"' in target.read_text(encoding="utf-8"), (name, where, fragment)
+                assert f'id="{fragment[1:]}"' in target.read_text(encoding="utf-8"), (name, file, fragment)
 
 
 def test_navigation_has_all_pages_their_contents_and_neighbours(built: build.Report) -> None:
@@ -202,19 +206,20 @@ def test_front_page_has_a_verdict_in_words_for_every_claim(built: build.Report) 
     assert tally is not None and sum(map(int, re.findall(r"<td>(\d+)</td>", tally[1]))) == len(claims.load()) == 44
     for name in claims.load():
         assert text.count(f'href="#{name}-in-full"') >= 1 and text.count(f'id="{name}-in-full"') == 1
-    apart = re.search(r'<table class="disagreements">(.*?)</table>', text, flags=re.S)
-    assert apart is not None and {"pku-6", "pku-10"} < set(re.findall(r'href="#([a-z]+-\d+)-in-full"', apart[1]))
+    disagreements = re.search(r'<table class="disagreements">(.*?)</table>', text, flags=re.S)
+    assert disagreements is not None
+    assert {"pku-6", "pku-10"} < set(re.findall(r'href="#([a-z]+-\d+)-in-full"', disagreements[1]))
     figures = re.search(r'<table class="figures">(.*?)</table>', text, flags=re.S)
     assert figures is not None and set(re.findall(r'href="#([a-z]+-\d+)"', figures[1])) == set(claims.load())
 
 
 def test_a_disagreement_names_claims_that_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = sources.load()
-    wrong = known.disagreements[0].model_copy(update={"claims": ["msu-1", "msu-100"]})
-    monkeypatch.setattr(sources, "load", lambda: known.model_copy(update={"disagreements": [wrong]}))
-    found = front_page.evidence(Store(tmp_path / "cache", tmp_path / "records"), [])
+    cited = sources.load()
+    wrong = cited.disagreements[0].model_copy(update={"claims": ["msu-1", "msu-100"]})
+    monkeypatch.setattr(sources, "load", lambda: cited.model_copy(update={"disagreements": [wrong]}))
+    no_runs = evidence(Store(tmp_path / "cache", tmp_path / "records"), [])
     with pytest.raises(claims.ClaimsError, match="names 'msu-100'; did you mean 'msu-10'"):
-        front_page.front_page(found, [], [], None, "0")
+        front_page(FrontPage(no_runs, pages=[], waiting=[], figure=None, audit=None, version="0"))
 
 
 def test_claim_is_found_where_its_notebook_first_names_it(built: build.Report) -> None:
@@ -225,23 +230,24 @@ def test_claim_is_found_where_its_notebook_first_names_it(built: build.Report) -
 
 def test_runs_trained_for_a_notebook_keep_the_weights_that_it_wants(tmp_path: Path) -> None:
     store, other = Store(tmp_path / "cache", tmp_path / "records"), SPEC.model_copy(update={"seed": 1})
-    plans = [build.Plan(tmp_path, {}, [SPEC], kept=[0, 4]), build.Plan(tmp_path, {}, [SPEC, other], kept=[])]
-    said: list[str] = []
-    build.ensure(plans, store, "cpu", 1, True, False, said.append, None)
+    plans = [Plan(tmp_path, {}, [SPEC], kept=[0, 4]), Plan(tmp_path, {}, [SPEC, other], kept=[])]
+    lines: list[str] = []
+    options = ReportOptions(device="cpu", jobs=1, train=True)
+    missing_runs.train_missing(plans, store, options, say=lines.append)
     assert list(store.weights(SPEC.id)) == [0, 4] and not store.has_weights(other.id)
-    assert not missing([SPEC, other], store) and said[0].startswith("training 2 runs")
+    assert not missing([SPEC, other], store) and lines[0].startswith("training 2 runs")
 
 
 def test_nothing_half_written_is_left(built: build.Report) -> None:
-    left = {path.name for path in built.folder.parent.iterdir()}
-    assert left == {"01_good.ipynb", "02_bad.ipynb", "out", "cache", "said"}
+    names = {path.name for path in built.folder.parent.iterdir()}
+    assert names == {"01_good.ipynb", "02_bad.ipynb", "out", "cache", "printed"}
     assert not [path for path in built.folder.rglob("*") if path.name.startswith(".")]
 
 
 def test_missing_runs_are_counted_and_nothing_is_written(tmp_path: Path, store: Store) -> None:
     path = write_notebook(tmp_path, "n", specs=RUN.replace("]", ", gc.msu()]"))
     with pytest.raises(MissingRuns, match="2 runs are not recorded.*hours.*--train") as error:
-        build.build_report([path], "smoke", out=tmp_path / "out", store=store)
+        build.build_report(ReportOptions(notebooks=[path], scale="smoke", out=tmp_path / "out"), store=store)
     assert [spec.task.p for spec in error.value.specs] == [5, 97] and not (tmp_path / "out").exists()
 
 
@@ -250,19 +256,20 @@ def test_a_notebook_whose_runs_are_missing_waits_if_none_is_named(
 ) -> None:
     more = RUN.replace("]", ", gc.msu()]")
     paths = [write_notebook(tmp_path, name, specs=specs) for name, specs in (("a", RUN), ("b", more))]
-    monkeypatch.setattr(build.plan, "find", lambda names: paths)
+    monkeypatch.setattr(plan.notebook_files, "find", lambda names: paths)
     (run,) = train([SPEC])
     store.save(make_record(run.spec, run.curve, run.status, {"seconds": 1.0}))
-    said: list[str] = []
-    made = build.build_report(None, "smoke", {"steps": 4}, out=tmp_path / "out", store=store, say=said.append)
-    assert [one.source.stem for one in made.notebooks] == ["a"]
-    assert any(line.startswith("b: left out, 1 of its runs are not recorded") for line in said)
-    assert manifest.read_manifest(made.folder)["waiting"] == ["b"]
+    lines: list[str] = []
+    options = ReportOptions(scale="smoke", settings={"steps": 4}, out=tmp_path / "out")
+    report = build.build_report(options, store=store, say=lines.append)
+    assert [notebook.source.stem for notebook in report.notebooks] == ["a"]
+    assert any(line.startswith("b: left out, 1 of its runs are not recorded") for line in lines)
+    assert manifest.read_manifest(report.folder)["waiting"] == ["b"]
     cached = "<code>b</code>: not run yet at this scale (0 of 2 runs are recorded; the others take about "
-    assert cached in page(made, "index")  # whatever the cache of the machine that made it holds
+    assert cached in page(report, "index")  # whatever the cache of the machine that made it holds
     store.pack("a", [SPEC.id])
-    made = build.build_report(None, "smoke", {"steps": 4}, out=tmp_path / "out", store=store, say=said.append)
-    assert cached.replace("0 of 2", "1 of 2") in page(made, "index")
+    report = build.build_report(options, store=store, say=lines.append)
+    assert cached.replace("0 of 2", "1 of 2") in page(report, "index")
 
 
 @pytest.mark.parametrize("seed", [0, 1], ids=["honest", "forged"])
@@ -272,21 +279,19 @@ def test_recorded_runs_are_audited_and_the_front_page_shows_it(tmp_path: Path, s
     (run,) = train([SPEC.model_copy(update={"seed": seed})])
     store.save(make_record(SPEC, run.curve, run.status, {"seconds": 1.0}))
     store.pack("n", [SPEC.id])
-    said: list[str] = []
-    made = [
-        build.build_report([path], "smoke", {"steps": 4}, out=tmp_path / "out", store=store, say=said.append)
-        for _ in range(2 - seed)
-    ][-1]
-    assert made.audit is not None and bool(made.audit.disagreeing) == bool(seed)
-    assert sum("recorded runs again" in line for line in said) == 1
-    assert any(f"run {SPEC.id}, trained again, {'DIFFERS' if seed else 'agrees'}" in line for line in said)
-    text = page(made, "index")
+    lines: list[str] = []
+    options = ReportOptions(notebooks=[path], scale="smoke", settings={"steps": 4}, out=tmp_path / "out")
+    report = [build.build_report(options, store=store, say=lines.append) for _ in range(2 - seed)][-1]
+    assert report.audit is not None and bool(report.audit.disagreeing) == bool(seed)
+    assert sum("recorded runs again" in line for line in lines) == 1
+    assert any(f"run {SPEC.id}, trained again, {'DIFFERS' if seed else 'agrees'}" in line for line in lines)
+    text = page(report, "index")
     top, section = text.split('<h2 id="verdicts">')[0], text.split('<h2 id="audit">')[1].split("<h2")[0]
     assert ("Not reproduced:" in top and 'href="#audit"' in top) == bool(seed)  # what agrees is no news
     row = re.findall(r"<td>(.*?)</td>", section, flags=re.S)
-    assert row[:4] == [f"<code>{SPEC.id}</code>", comparison.described(SPEC), "4", str(made.audit.runs[0].n_values)]
-    assert made.audit.runs[0].largest in row[4] and ("differs" if seed else "agrees") in row[5]
-    assert f"grokcore audit -n 1 --seed {made.audit.seed}" in section and made.audit.date[:10] in section
+    assert row[:4] == [f"<code>{SPEC.id}</code>", comparison.described(SPEC), "4", str(report.audit.runs[0].n_values)]
+    assert report.audit.runs[0].largest in row[4] and ("differs" if seed else "agrees") in row[5]
+    assert f"grokcore audit -n 1 --seed {report.audit.seed}" in section and report.audit.date[:10] in section
     assert html.escape(comparison.tolerance_words()) in section
     assert ("1 of 1 did not give what was recorded" in section) == bool(seed)
 
@@ -295,19 +300,21 @@ def test_without_recorded_runs_nothing_is_audited(built: build.Report) -> None:
     assert built.audit is None and 'id="audit"' not in page(built, "index") and "#audit" not in page(built, "index")
 
 
-def test_missing_kernel_is_said_before_anything_is_trained(tmp_path: Path, store: Store) -> None:
+def test_missing_kernel_is_named_before_anything_is_trained(tmp_path: Path, store: Store) -> None:
     path = write_notebook(tmp_path, "n", specs=RUN)
     with pytest.raises(
         NotebookError, match=r"kernel 'no-such-kernel' is not installed \(there is: .*pip install ipykernel"
     ):
-        build.build_report([path], "smoke", train=True, out=tmp_path / "out", store=store, kernel="no-such-kernel")
+        options = ReportOptions([path], scale="smoke", train=True, out=tmp_path / "out", kernel="no-such-kernel")
+        build.build_report(options, store=store)
     assert not store.ids() and not (tmp_path / "out").exists()
 
 
 def test_wrong_parameter_is_refused_in_every_notebook_named(tmp_path: Path, store: Store) -> None:
     paths = [write_notebook(tmp_path, "a"), write_notebook(tmp_path, "b", parameters="other: int = 1")]
     with pytest.raises(NotebookError, match="b.ipynb has no parameter 'steps'"):
-        build.build_report(paths, "smoke", {"steps": 3}, out=tmp_path / "out", store=store)
+        options = ReportOptions(paths, scale="smoke", settings={"steps": 3}, out=tmp_path / "out")
+        build.build_report(options, store=store)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
@@ -362,31 +369,37 @@ def test_interrupt_ends_the_kernels_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_published_report_was_made_from_the_records_beside_it(recorded: dict[str, Any]) -> None:
-    told = manifest.read_manifest(repository() / "reports")
-    assert manifest.stale(repository() / "reports") == []
-    assert told["scale"] == "cpu" and not told["settings"]
+    content = manifest.read_manifest(repository() / "reports")
+    assert manifest.differences(repository() / "reports") == []
+    assert content["scale"] == "cpu" and not content["settings"]
     names = sorted(path.stem for path in (repository() / "notebooks").glob("*.ipynb"))
-    assert sorted([*told["notebooks"], *told["waiting"]]) == names
-    assert told["waiting"] == recorded["waiting"]
-    assert {"index.html", "grokking.pdf", "grokking.svg", "claims.json"} <= told["files"].keys()
+    assert sorted([*content["notebooks"], *content["waiting"]]) == names
+    assert content["waiting"] == recorded["waiting"]
+    assert {"index.html", "grokking.pdf", "grokking.svg", "claims.json"} <= content["files"].keys()
 
 
 JUDGED = """
 import json
-from grokcore.report import build, front_page, sources
 from grokcore.records.store import Store
+from grokcore.report import sources
+from grokcore.report.evidence import claims_json, evidence
+from grokcore.report.front_figure import grokking_figure
+from grokcore.report.front_page import FrontPage, front_page
+from grokcore.report.missing_runs import ready_and_waiting
+from grokcore.report.plan import make_plan
 from grokcore.sweeps.sweep import sweep
 store = Store(cache="no-cache")
-plans, waiting = build._ready(build.make_plan(), store, None, str)
+plans, waiting = ready_and_waiting(make_plan(), store, None, str)
 sweep(plans[0].specs, store=store, train=False)
-found = front_page.evidence(store, list(store.recorded()))
-page = front_page.front_page(found, [], [], front_page.grokking_figure(found.curves), "0")
+judged = evidence(store, list(store.recorded()))
+figure = grokking_figure(judged.curves)
+page = front_page(FrontPage(judged, pages=[], waiting=[], figure=figure, audit=None, version="0"))
 print(json.dumps({
     "planned": [spec.id for plan in plans for spec in plan.specs],
-    "waiting": [one.name for one in waiting],
+    "waiting": [notebook.name for notebook in waiting],
     "page": page.body,
-    "claims": json.loads(front_page.claims_json(found, "cpu")),
-    "findings": [short for short, _, _ in sources.findings(sources.load(), found.verdicts)],
+    "claims": json.loads(claims_json(judged, "cpu")),
+    "findings": [short for short, _, _ in sources.findings(sources.load(), judged.verdicts)],
 }))
 """
 
@@ -404,15 +417,15 @@ def test_report_is_planned_loaded_and_judged_without_torch(recorded: dict[str, A
 
 def test_every_finding_rests_on_the_verdicts_of_the_records(recorded: dict[str, Any]) -> None:
     """One that does not any more would silently be left out of the front page."""
-    assert recorded["findings"] == [one.short for one in sources.load().findings]
+    assert recorded["findings"] == [finding.short for finding in sources.load().findings]
 
 
 def test_published_verdicts_are_those_of_the_records(recorded: dict[str, Any]) -> None:
     published = json.loads((repository() / "reports" / "claims.json").read_text())
     assert published == recorded["claims"] and [row["id"] for row in published] == list(claims.load())
-    known, runs = claims.load(), set(Store().recorded())
+    by_id, runs = claims.load(), set(Store().recorded())
     for row in published:
-        claim = known[row["id"]]
+        claim = by_id[row["id"]]
         assert row["rule_sha256"] == claim.rule_sha256 and row["n_runs"] == len(row["run_ids"])
         assert set(row["run_ids"]) <= runs
         holds = re.search(r"holds on (\d+)", row["reason"])  # counted over the seeds, whatever the verdict
@@ -426,27 +439,18 @@ def test_published_verdicts_are_those_of_the_records(recorded: dict[str, Any]) -
 
 def test_published_report_is_where_the_recorded_one_goes_and_others_are_drafts() -> None:
     committed, elsewhere = Store(records=repository() / "data" / "records"), Store(records=repository() / "other")
-    assert build.default_folder(None, "cpu", None, committed) == repository() / "reports"
-    for given in (
-        (["a"], "cpu", None, committed),
-        (None, "smoke", None, committed),
-        (None, "cpu", {"p": 3}, committed),
-        (None, "cpu", None, elsewhere),
+    assert build.output_folder(ReportOptions(), committed) == repository() / "reports"
+    assert build.output_folder(ReportOptions(out=Path("elsewhere")), committed) == Path("elsewhere")
+    for options, store in (
+        (ReportOptions(notebooks=["a"]), committed),
+        (ReportOptions(scale="smoke"), committed),
+        (ReportOptions(settings={"p": 3}), committed),
+        (ReportOptions(), elsewhere),
     ):
-        assert build.default_folder(*given) == repository() / "drafts"
-
-
-def test_times_are_said_as_a_person_would() -> None:
-    assert [build.duration(s) for s in (0.4, 59.4, 60, 3569, 3600, 11_100)] == [
-        "0 s",
-        "59 s",
-        "1 min",
-        "59 min",
-        "1 h 00 min",
-        "3 h 05 min",
-    ]
+        assert build.output_folder(options, store) == repository() / "drafts"
 
 
 def test_manifest_json_is_readable(built: build.Report) -> None:
-    told = json.loads((built.folder / "manifest.json").read_text())
-    assert told["settings"] == {"steps": 4} and told["scale"] == "smoke" and "data/claims.yaml" in told["inputs"]
+    content = json.loads((built.folder / "manifest.json").read_text())
+    assert content["settings"] == {"steps": 4} and content["scale"] == "smoke"
+    assert "data/claims.yaml" in content["inputs"]

@@ -1,4 +1,4 @@
-"""A notebook is executed again if, and only if, something that it rests on has changed."""
+"""A notebook is executed again if, and only if, something that it depends on has changed."""
 
 import shutil
 from collections.abc import Callable
@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from helpers.notebooks import write_notebook
 
-from grokcore.records.store import Store, make_record
+from grokcore.records.record import make_record
+from grokcore.records.store import Store
 from grokcore.report import build as report_build
 from grokcore.report import execution_cache
 from grokcore.report.execute import Executed, Failure
+from grokcore.report.options import ReportOptions
 from grokcore.spec.presets import msu
 from grokcore.spec.run import replace
 
@@ -59,9 +61,8 @@ def build(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Buil
     def once(cell: str = "1", package: str = "the package", **settings: float) -> tuple[int, str]:
         common[0] = package
         path = write_notebook(tmp_path, "n", [cell], specs=RUN)
-        report_build.build_report(
-            [path], "smoke", settings, "cpu", out=tmp_path / "out", store=store, say=lambda line: None
-        )
+        options = ReportOptions([path], scale="smoke", settings=settings, device="cpu", out=tmp_path / "out")
+        report_build.build_report(options, store=store, say=lambda line: None)
         return len(executions), (tmp_path / "out" / "n.html").read_text()
 
     return once

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from grokcore import claims
-from grokcore.report import plan
+from grokcore.report import parameters, plan
 from grokcore.report.execute import execute
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
@@ -44,23 +44,23 @@ def test_cells_are_short_and_define_nothing(path: Path) -> None:
 
 @each_experiment
 def test_parameters_of_the_plan_cpu_exist_and_name_other_runs_than_the_smoke_scale(path: Path) -> None:
-    paper, smoke = plan.settings(path, "cpu"), plan.settings(path, "smoke")
+    paper, smoke = parameters.settings(path, "cpu"), parameters.settings(path, "smoke")
     assert paper == yaml.safe_load((path.parent / "cpu" / f"{path.stem}.yaml").read_text())
     large, small = plan.planned_runs(path, paper)[0], plan.planned_runs(path, smoke)[0]
     primes = {"08_k_operand_sums": {19, 23, 47, 97}, "14_puzzle": {23}, "16_controls": {96, 97}}
     primes |= dict.fromkeys(("10_training_fraction", "15_operations"), {97, 120})  # with the permutations of S5
     assert {spec.task.p for spec in large} == primes.get(path.stem, {97}) and all(spec.task.p < 97 for spec in small)
     assert len({spec.id for spec in large}) == len(large) and len({spec.id for spec in small}) == len(small)
-    full = plan.planned_runs(path, plan.settings(path, "full"))[0]
+    full = plan.planned_runs(path, parameters.settings(path, "full"))[0]
     assert len({spec.id for spec in full}) >= len(large)
 
 
 def test_the_benchmark_shows_what_is_recorded_at_either_scale() -> None:
     path = NOTEBOOKS[-1]
     for scale in ("cpu", "smoke"):
-        assert plan.planned_runs(path, plan.settings(path, scale))[0] == []
-    shown = plan.parameters(path)["results"].default
-    assert plan.settings(path, "cpu") == {"results": shown} and (path.parent / shown).is_file()
+        assert plan.planned_runs(path, parameters.settings(path, scale))[0] == []
+    shown = parameters.parameters(path)["results"].default
+    assert parameters.settings(path, "cpu") == {"results": shown} and (path.parent / shown).is_file()
 
 
 @each
@@ -75,9 +75,9 @@ def test_outputs_are_committed_without_figures_and_at_least_three_are_compared(p
 
 
 def test_every_claim_is_judged_in_its_notebook_and_in_no_other() -> None:
-    said = {path.stem: "".join(cell.source for cell in nbformat.read(path, as_version=4).cells) for path in NOTEBOOKS}
+    texts = {path.stem: "".join(cell.source for cell in nbformat.read(path, as_version=4).cells) for path in NOTEBOOKS}
     for claim in claims.load().values():
-        assert claim.notebook in said and claim.id in said[claim.notebook], claim.id
+        assert claim.notebook in texts and claim.id in texts[claim.notebook], claim.id
 
 
 @pytest.mark.parametrize("name", ["01_reproduction"])

@@ -29,7 +29,7 @@ def browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, name: 
     monkeypatch.setenv("PATH", str(folder))
 
 
-def test_no_browser_is_said_with_how_to_get_one(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_browser_is_named_with_how_to_get_one(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(page.parent))
     with pytest.raises(
         pdf.PdfError, match=r"neither Chromium nor Chrome is on the PATH \(Debian: apt install chromium"
@@ -38,7 +38,7 @@ def test_no_browser_is_said_with_how_to_get_one(page: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("name", pdf.BROWSERS)
-def test_each_browser_is_found_and_told_page_and_output(
+def test_each_browser_is_found_and_gets_page_and_output(
     tmp_path: Path, page: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     browser(tmp_path, monkeypatch, f'echo "%PDF-1.4 $*" > "$out"\necho "{name}" >> "$out"', name)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from grokcore.report import pages, pdf
+from grokcore.report import pdf
 from grokcore.report.pages import Page
+from grokcore.report.site import POLICY, write_site
 
 needs_browser = pytest.mark.skipif(pdf.browser() is None, reason="no Chromium or Chrome on the PATH")
 BODY = """<h1>Title</h1><p id="witness">untouched</p><p id="formula">\\(x^2\\)</p>
@@ -37,12 +38,12 @@ PRESS = """<script>addEventListener("load", () => {
 
 @pytest.fixture
 def server() -> Iterator[tuple[str, list[str]]]:
-    """A server on this machine that answers everything, and the paths that were asked of it."""
-    asked: list[str] = []
+    """A server on this machine that answers everything, and the paths that were requested from it."""
+    paths: list[str] = []
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:  # noqa: N802
-            asked.append(self.path)
+            paths.append(self.path)
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.send_header("Connection", "close")
@@ -51,15 +52,15 @@ def server() -> Iterator[tuple[str, list[str]]]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    found = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=found.serve_forever)
+    http_server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=http_server.serve_forever)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{found.server_port}", asked
+        yield f"http://127.0.0.1:{http_server.server_port}", paths
     finally:
-        found.shutdown()
+        http_server.shutdown()
         thread.join()
-        found.server_close()
+        http_server.server_close()
 
 
 def opened(page: Path, folder: Path) -> str:
@@ -74,7 +75,7 @@ def opened(page: Path, folder: Path) -> str:
 
 def site(folder: Path, evil: str) -> Path:
     """Write a site of one page by the real templates, its body hostile and not sanitised, and return its page."""
-    pages.write([Page("index", "Title", BODY.format(evil=evil))], folder, pdf=False)
+    write_site([Page("index", "Title", BODY.format(evil=evil))], folder, pdf=False)
     return folder / "index.html"
 
 
@@ -82,9 +83,9 @@ def site(folder: Path, evil: str) -> Path:
 def test_nothing_of_a_hostile_page_runs_or_loads_and_its_own_script_does(
     tmp_path: Path, server: tuple[str, list[str]]
 ) -> None:
-    evil, asked = server
+    evil, requested = server
     text = opened(site(tmp_path, evil), tmp_path)
-    assert '<p id="witness">untouched</p>' in text and not asked
+    assert '<p id="witness">untouched</p>' in text and not requested
     assert re.search(r'<button[^>]*id="show-code"[^>]*aria-pressed="false"[^>]*>Show all code</button>', text)
     assert "<mjx-container" in text.split('id="formula"')[1][:200], "MathJax has not typeset the formula"
 
@@ -92,29 +93,29 @@ def test_nothing_of_a_hostile_page_runs_or_loads_and_its_own_script_does(
 @needs_browser
 def test_the_same_page_without_a_policy_would_do_harm(tmp_path: Path, server: tuple[str, list[str]]) -> None:
     """The body above is hostile indeed: where the policy is taken out, its scripts run and its requests are made."""
-    evil, asked = server
+    evil, requested = server
     page = site(tmp_path, evil)
     text = re.sub(r"<meta http-equiv[^>]*>", "", page.read_text(encoding="utf-8"))
     page.write_text(text, encoding="utf-8")
     assert re.search(r'<p id="witness">\w+ (script )?ran', opened(page, tmp_path))
-    assert {"/script.js", "/image.png", "/frame.html", "/import.css"} <= set(asked)
+    assert {"/script.js", "/image.png", "/frame.html", "/import.css"} <= set(requested)
 
 
 @needs_browser
 def test_no_form_is_sent_and_no_base_moves_the_links(tmp_path: Path, server: tuple[str, list[str]]) -> None:
     """A script of the page's own, as a hole in the policy would let in, can press a button but send nothing."""
-    evil, asked = server
+    evil, requested = server
     page = site(tmp_path, evil)
     own = tmp_path / "assets" / "report.js"
-    where = "new URL('x', document.baseURI).protocol"
+    protocol = "new URL('x', document.baseURI).protocol"
     press = PRESS.removeprefix("<script>").removesuffix("</script>")
-    own.write_text(f"{press}\naddEventListener('load', () => document.body.append({where}, ' base'));")
+    own.write_text(f"{press}\naddEventListener('load', () => document.body.append({protocol}, ' base'));")
     text = opened(page, tmp_path)
-    assert "file: base" in text and '<p id="witness">untouched</p>' in text and not asked
+    assert "file: base" in text and '<p id="witness">untouched</p>' in text and not requested
 
 
 def test_the_policy_begins_with_nothing_and_names_what_that_does_not_cover() -> None:
-    rules = {rule.split()[0]: rule.split(None, 1)[1] for rule in pages.POLICY.split("; ")}
+    rules = {rule.split()[0]: rule.split(None, 1)[1] for rule in POLICY.split("; ")}
     assert rules["default-src"] == "'none'" and rules["base-uri"] == "'none'" and rules["form-action"] == "'none'"
     assert "unsafe" not in rules["script-src"] and "data:" not in rules["script-src"]
     assert set(rules) == {"default-src", "script-src", "style-src", "img-src", "font-src", "base-uri", "form-action"}

@@ -17,25 +17,25 @@ CURVES = pd.concat(
 VERDICTS = {id: claims.evaluate(id, CURVES) for id in ("msu-1", "msu-2")}
 
 
-def found(text: str, **rests_on: Any) -> list[tuple[str, str, list[str]]]:
-    one = sources.Finding(
+def findings(text: str, **rests_on: Any) -> list[tuple[str, str, list[str]]]:
+    finding = sources.Finding(
         short="So it is.", text=text, rests_on={id.replace("_", "-"): v for id, v in rests_on.items()}
     )
-    cited = sources.Sources(findings=[one], documents={}, literature=[], disagreements=[], topics=[])
+    cited = sources.Sources(findings=[finding], documents={}, literature=[], disagreements=[], topics=[])
     return sources.findings(cited, VERDICTS)
 
 
 def test_a_finding_has_numbers_of_the_claims_it_rests_on():
     text = "It came {msu-1.val:at step}, {msu-1.delay:number} times as late, {not a value}."
-    ((short, said, rests_on),) = found(text, msu_1="confirmed")
+    ((short, sentence, rests_on),) = findings(text, msu_1="confirmed")
     assert (short, rests_on) == ("So it is.", ["msu-1"])
     expected = "It came at step 5 000 [4 000, 6 000], 5 [4, 6] times as late, {not a value}."
-    assert said.replace("\N{NO-BREAK SPACE}", " ") == expected
+    assert sentence.replace("\N{NO-BREAK SPACE}", " ") == expected
 
 
 @pytest.mark.parametrize("rests_on", [{"msu_1": "refuted"}, {"msu_1": "confirmed", "msu_2": "confirmed"}])
 def test_a_finding_is_left_out_where_a_verdict_is_another(rests_on: Any):
-    assert found("So.", **rests_on) == []
+    assert findings("So.", **rests_on) == []
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_finding_is_left_out_where_a_verdict_is_another(rests_on: Any):
 )
 def test_what_a_finding_cannot_say_is_refused(text: str, rests_on: Any, message: str):
     with pytest.raises(claims.ClaimsError) as error:
-        found(text, **rests_on)
+        findings(text, **rests_on)
     assert message in str(error.value)
 
 
@@ -70,7 +70,7 @@ def test_on_how_many_seeds_a_claim_holds_is_said_in_few_words(vals: Any, words: 
         for seed, at in enumerate(vals)
     ]
     curves = pd.concat(runs) if runs else CURVES.head(0)
-    assert front_page._support(claims.load()["msu-1"], claims.evaluate("msu-1", curves)) == words
+    assert front_page.support(claims.load()["msu-1"], claims.evaluate("msu-1", curves)) == words
 
 
 def test_a_capped_claim_says_so():
@@ -78,7 +78,7 @@ def test_a_capped_claim_says_so():
     curves = pd.concat([made_up_curve(gc.msu(seed=seed), jump(1000), jump(4000), val_loss=loss) for seed in range(3)])
     verdict = claims.evaluate("msu-11", curves)
     assert verdict.verdict == "partly"
-    assert front_page._support(claims.load()["msu-11"], verdict) == "holds on 3 of 3 seeds; capped"
+    assert front_page.support(claims.load()["msu-11"], verdict) == "holds on 3 of 3 seeds; capped"
 
 
 def test_no_line_breaks_within_a_number():

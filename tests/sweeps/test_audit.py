@@ -17,7 +17,8 @@ from grokcore.cli import main as cli_main
 from grokcore.cli.main import main
 from grokcore.engine.train import train
 from grokcore.nn.build import user_model
-from grokcore.records.store import Record, RecordError, Store, make_record
+from grokcore.records.record import Record, RecordError, make_record
+from grokcore.records.store import Store
 from grokcore.spec import schedule
 from grokcore.spec.presets import msu, periodic, pku, power
 from grokcore.spec.run import RunSpec, replace

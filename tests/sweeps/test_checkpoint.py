@@ -11,7 +11,7 @@ import torch
 from grokcore.engine import stepping
 from grokcore.engine.snapshot import Checkpoints, Snapshot
 from grokcore.engine.train import Trained, train
-from grokcore.records.store import RecordError
+from grokcore.records.record import RecordError
 from grokcore.spec.presets import msu, periodic, pku, power
 from grokcore.spec.run import RunSpec, grid, replace
 from grokcore.sweeps import checkpoint

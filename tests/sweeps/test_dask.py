@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from grokcore.cli.main import main
 from grokcore.nn.build import user_model
-from grokcore.records.store import Record, RecordError, Store
+from grokcore.records.record import Record, RecordError
+from grokcore.records.store import Store
 from grokcore.spec.run import grid, replace
 from grokcore.sweeps import checkpoint
 from grokcore.sweeps.dask import connected

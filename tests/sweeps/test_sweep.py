@@ -17,7 +17,8 @@ from torch import nn
 
 from grokcore.engine.train import train
 from grokcore.nn.build import build_network, user_model
-from grokcore.records.store import Record, RecordError, Store, make_record, repository
+from grokcore.records.record import Record, RecordError, make_record
+from grokcore.records.store import Store, repository
 from grokcore.spec.base import SpecError
 from grokcore.spec.presets import msu, periodic
 from grokcore.spec.run import RunSpec, grid, replace

@@ -36,8 +36,8 @@ def first(name: str, *modules: str) -> Any:
 
 train = first("train", "grokcore.engine.train", "grokcore.train")
 make_plan = first("make_plan", "grokcore.report.plan", "grokcore.report.build", "grokcore.report")
-evidence = first("evidence", "grokcore.report.front_page", "grokcore.front")
-claims_json = first("claims_json", "grokcore.report.front_page", "grokcore.front")
+evidence = first("evidence", "grokcore.report.evidence", "grokcore.report.front_page", "grokcore.front")
+claims_json = first("claims_json", "grokcore.report.evidence", "grokcore.report.front_page", "grokcore.front")
 read_checkpoint = first("read", "grokcore.sweeps.checkpoint", "grokcore.checkpoint")
 write_checkpoint = first("write", "grokcore.sweeps.checkpoint", "grokcore.checkpoint")
 
