@@ -125,7 +125,8 @@ def test_every_field_of_a_part_changes_the_id(kind: type[FrozenModel]) -> None:
         start, change = value if isinstance(value, tuple) and isinstance(value[0], Task) else (base, {field: value})
         spec = RunSpec(**{field_of(start): start})
         fields = dict(start) | change
-        changed = RunSpec(**{field_of(start): kind(**fields)})
+        part: Any = kind(**fields)
+        changed = RunSpec(**{field_of(start): part})
         assert changed.id != spec.id, field
         ids.add(changed.id)
     assert len(ids) == len(others) + 1, "two changes give the same id"
