@@ -221,7 +221,7 @@ def scaled(changes: Any, together: Any = 3.0):
     """Judge tensors given as {name: (change of log p, norm)}."""
     columns: dict[str, Any] = {f"invariance:{name}": change for name, (change, _) in changes.items()}
     columns |= {f"norm:{name}": norm for name, (_, norm) in changes.items()}
-    columns = columns | {"invariance:all weights": together}
+    columns["invariance:all weights"] = together
     curve = made_up_curve(RUN, FIT, {0: 0}, **columns)
     curve["invariance:scale-invariant subset"] = 0.001  # a group, not a tensor
     curve["weight_norm_si"] = 6.0
