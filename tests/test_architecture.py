@@ -57,6 +57,15 @@ def test_modules_need_no_torch() -> None:
     run("\n".join(f"import grokcore.{module}" for module in WITHOUT_TORCH))
 
 
+def test_every_error_has_an_exit_code() -> None:
+    """The command line ends with it; any other error would be a traceback."""
+    classes = [node for path in OWN for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)]
+    bases = {node.name: {ast.unparse(base) for base in node.bases} for node in classes if node.name[0] != "_"}
+    errors = {name for name, of in bases.items() if of & {"RuntimeError", "ValueError", "TypeError", "OSError"}}
+    assert {name for name in errors if "GrokcoreError" not in bases[name]} == set()
+    assert {"SpecError", "RecordError", "NotebookError", "MissingRuns"} <= errors
+
+
 # What takes longest to load, and what no help needs.
 HEAVY = {"torch", "pandas", "numpy", "scipy", "matplotlib", "pyarrow", "nbconvert", "papermill", "loky", "tqdm"}
 HELP = """

@@ -13,16 +13,21 @@ from helpers.notebooks import write_notebook
 
 from grokcore.cli import terminal
 from grokcore.cli.arguments import parser
-from grokcore.cli.commands import spec_of
+from grokcore.cli.commands import COMMANDS, spec_of
 from grokcore.cli.main import main
+from grokcore.records.record import RecordError
 from grokcore.records.store import Store
 from grokcore.report import build, manifest, plan
 from grokcore.report.execute import Executed, Failure
+from grokcore.report.manifest import ManifestError
+from grokcore.report.notebook_files import NotebookError
+from grokcore.spec.base import GrokcoreError, SpecError
 from grokcore.spec.presets import msu, periodic, pku, power
 from grokcore.spec.run import replace
 from grokcore.sweeps import audit
-from grokcore.sweeps.audit import Audit
+from grokcore.sweeps.audit import Audit, AuditError
 from grokcore.sweeps.comparison import Compared
+from grokcore.sweeps.pool import DeviceError, TrainingError
 from grokcore.sweeps.progress import Progress
 from grokcore.sweeps.sweep import sweep
 
@@ -128,6 +133,28 @@ def test_run_that_cannot_be_trained_is_refused_in_one_message(
     assert main(["train", *arguments]) == 2
     errors = capsys.readouterr().err
     assert errors.startswith("grokcore train: ") and message in errors and "Traceback" not in errors and not here.ids()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (SpecError, 2),
+        (NotebookError, 2),
+        (DeviceError, 2),
+        (AuditError, 2),
+        (RecordError, 1),
+        (ManifestError, 1),
+        (TrainingError, 1),
+    ],
+)
+def test_errors_of_the_package_are_one_message_with_their_exit_code(
+    error: type[GrokcoreError], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(options: object) -> int:
+        raise error("what is wrong")
+
+    monkeypatch.setitem(COMMANDS, "verify", fails)
+    assert main(["runs", "verify"]) == code and capsys.readouterr().err == "grokcore runs: what is wrong\n"
 
 
 @pytest.mark.parametrize(
