@@ -93,7 +93,15 @@ def nothing(job: Job) -> int:
 
 def of_a_cluster(records: list[Record], say: Callable[[str, float, str], None]) -> None:
     """Say what a task costs a scheduler on this machine, and what travels."""
-    job = Job([records[0].spec], "cpu", (), False, Path("progress"), Path("checkpoints"), 60.0)
+    job = Job(
+        specs=[records[0].spec],
+        device="cpu",
+        keep_weights=(),
+        plain=False,
+        progress=Path("progress"),
+        checkpoints=Path("checkpoints"),
+        checkpoint_every=60.0,
+    )
     say("job of one run, sent", sent(job) / 1e3, "kB")
     say("result of one run, sent back", sent([(records[0], {})]) / 1e3, "kB")
     options = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": None}

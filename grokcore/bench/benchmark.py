@@ -16,7 +16,7 @@ from grokcore.spec import schedule
 from grokcore.spec.presets import msu, periodic, pku, pku_sum, power
 from grokcore.spec.run import RunSpec, replace
 from grokcore.sweeps.executors import cores
-from grokcore.sweeps.grouping import runs_that_pay
+from grokcore.sweeps.grouping import runs_per_program
 
 WINDOW = 200  # steps of a window
 EVALUATIONS = 4  # evaluations of a window
@@ -93,7 +93,7 @@ def _cpu_case(processes: Processes, spec: RunSpec, n: int, rounds: int) -> Itera
 
     The engine trains as many runs at once as it would take of this kind.
     """
-    R, window = runs_that_pay(spec), whole_epochs(spec)
+    R, window = runs_per_program(spec), whole_epochs(spec)
     engine, evaluation, products = (Side(kind, spec, R) for kind in ("engine", "evaluation", "floor"))
     alone, reference = Side("engine", spec), Side("reference", spec)
     every, threaded, share = range(n), (n,), evaluations_per_step(spec)

@@ -18,7 +18,7 @@ from grokcore.bench import benchmark
 from grokcore.records.record import Record
 from grokcore.report.build import Cost, duration
 from grokcore.sweeps.audit import Audit
-from grokcore.sweeps.comparison import tolerance_words
+from grokcore.sweeps.comparison import tolerance_sentence
 from grokcore.sweeps.progress import Progress, Watch
 
 FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20"  # as a spreadsheet takes them, the last four in full width
@@ -150,7 +150,7 @@ def audit_table(made: Audit) -> str:
     ]
     text = pd.DataFrame(lines).to_string(index=False)
     about = f"{made.versions['device']}, torch {made.versions['torch']}"
-    return f"{text}\n{made.draw}; {about}\n{tolerance_words()}\n{made.result}"
+    return f"{text}\n{made.draw}; {about}\n{tolerance_sentence()}\n{made.result}"
 
 
 def bench_table(rows: Sequence[dict[str, Any]]) -> str:

@@ -16,7 +16,7 @@ from grokcore.records.store import Store, repository
 from grokcore.report import execution_cache, front_page, manifest, pages, pdf, plan
 from grokcore.report.execute import Executed, execute, require_kernel
 from grokcore.spec.run import RunSpec
-from grokcore.sweeps.audit import Audit, of_records
+from grokcore.sweeps.audit import Audit, audit_of_records
 from grokcore.sweeps.executors import workers
 from grokcore.sweeps.progress import Watch
 from grokcore.sweeps.sweep import MissingRuns, estimate, missing, sweep
@@ -140,7 +140,7 @@ def build_report(
         work, site = Path(folder) / "work", Path(folder) / "site"
         work.mkdir()
         site.mkdir()
-        executed, audited = _execute(plans, work, store, at_once, kernel, say), of_records(store, say)
+        executed, audited = _execute(plans, work, store, at_once, kernel, say), audit_of_records(store, say)
         about = {"scale": scale, "settings": dict(settings or {}), **_about(plans, executed, waiting)}
         book = _pages(plans, executed, waiting, audited, scale, store, site)
         before, now = manifest.printed(out, about), pages.write_book(book, work)

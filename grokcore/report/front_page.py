@@ -155,7 +155,7 @@ def front_page(
             unbroken=unbroken,
             audit=audited,
             steps=comparison.STEPS,
-            tolerances=comparison.tolerance_words(),
+            tolerances=comparison.tolerance_sentence(),
         )
     )
     return Page("index", TITLE, body, templates().get_template("made.html.j2").render(version=version))

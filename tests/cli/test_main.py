@@ -20,7 +20,7 @@ from grokcore.report.execute import Executed, Failure
 from grokcore.spec.presets import msu, periodic, pku, power
 from grokcore.spec.run import replace
 from grokcore.sweeps.audit import Audit
-from grokcore.sweeps.comparison import Compared
+from grokcore.sweeps.comparison import Comparison
 from grokcore.sweeps.progress import Progress
 from grokcore.sweeps.sweep import sweep
 
@@ -304,7 +304,7 @@ def test_report_is_packed_and_a_failed_notebook_makes_the_code_1(
         == "grokcore report: b.ipynb failed in cell 3 of 7 (`x = 1 / 0`): ZeroDivisionError: division by zero\n"
     )
     assert "grokking.pdf" in told.out
-    differs = Compared("0" * 16, "x", 64, 5, 2.5, "val_loss", 8)
+    differs = Comparison("0" * 16, "x", 64, 5, 2.5, "val_loss", 8)
     audited = Audit(1, 9, 0, (differs,), {}, "2026-01-01")
     monkeypatch.setattr(build, "build_report", lambda *_, **__: build.Report(out, [good], pdf=True, audit=audited))
     assert main(["report"]) == 1

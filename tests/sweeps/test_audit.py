@@ -219,9 +219,9 @@ def test_a_record_without_measures_does_not_agree(honest: Record) -> None:
 def test_draws_are_fair_without_replacement_and_the_same_for_a_seed(packed: Store) -> None:
     known, left_out = audit.candidates(packed)
     assert set(known) == set(packed.recorded()) and len(known) == 3 and left_out == 0
-    assert all(set(audit.drawn(packed, 3, seed)) == set(known) for seed in range(9))
-    assert all(audit.drawn(packed, 2, seed) == audit.drawn(packed, 2, seed) for seed in range(9))
-    counts = Counter(audit.drawn(packed, 1, seed)[0] for seed in range(300))
+    assert all(set(audit.drawn_runs(packed, 3, seed)) == set(known) for seed in range(9))
+    assert all(audit.drawn_runs(packed, 2, seed) == audit.drawn_runs(packed, 2, seed) for seed in range(9))
+    counts = Counter(audit.drawn_runs(packed, 1, seed)[0] for seed in range(300))
     assert set(counts) == set(known) and min(counts.values()) > 70  # 100 are expected, with a deviation of 8
 
 
@@ -253,9 +253,9 @@ def test_runs_of_a_users_network_are_left_out_and_counted(store: Store, honest: 
 def test_numbers_that_cannot_be_drawn_are_refused(packed: Store, store: Store) -> None:
     for n in (0, 4):
         with pytest.raises(audit.AuditError, match=f"{n} runs were asked for; from 1 to 3 recorded runs"):
-            audit.drawn(packed, n, 0)
+            audit.drawn_runs(packed, n, 0)
     with pytest.raises(RecordError, match="no recorded run to train again: `grokcore runs record"):
-        audit.drawn(Store(store.cache, store.cache / "none"), 1, 0)
+        audit.drawn_runs(Store(store.cache, store.cache / "none"), 1, 0)
 
 
 def test_threads_are_as_they_were(store: Store, honest: Record) -> None:
@@ -286,18 +286,18 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_an_audit_of_the_records_is_remembered_until_something_changes(
     store: Store, honest: Record, counted: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert audit.of_records(store, print) is None and not counted
+    assert audit.audit_of_records(store, print) is None and not counted
     put(store, honest)
     said: list[str] = []
-    first = audit.of_records(store, said.append)
+    first = audit.audit_of_records(store, said.append)
     assert first is not None and not first.disagreeing and len(said) == 2 and "of 1 recorded runs again" in said[0]
-    assert audit.of_records(store, said.append) == first and len(counted) == 1 and len(said) == 2
+    assert audit.audit_of_records(store, said.append) == first and len(counted) == 1 and len(said) == 2
     with monkeypatch.context() as patch:
         patch.setattr(audit, "version", lambda name: "another")
-        audit.of_records(store, print)
+        audit.audit_of_records(store, print)
     assert len(counted) == 2 and counted[0] == counted[1]
     put(store, honest, made(replace(SPEC, seed=1)))
-    audit.of_records(store, print)
+    audit.audit_of_records(store, print)
     assert len(counted) == 3 and counted[2] != counted[1]
 
 
@@ -306,19 +306,19 @@ def test_a_memory_that_is_damaged_is_not_believed(
     store: Store, honest: Record, counted: list[int], damage: str | None
 ) -> None:
     put(store, honest)
-    audit.of_records(store, print)
+    audit.audit_of_records(store, print)
     file = store.cache / "executed" / "audit.json"
     told = json.loads(file.read_text())
     told["audit"]["runs"][0]["share"] = 1e-9  # nicer than it was
     file.write_text(json.dumps(told) if damage is None else damage)
-    audit.of_records(store, print)
+    audit.audit_of_records(store, print)
     assert len(counted) == 2
 
 
 def test_a_disagreement_is_not_remembered(store: Store, counted: list[int]) -> None:
     put(store, made(replace(SPEC, seed=1), SPEC))
     for _ in range(2):
-        result = audit.of_records(store, print)
+        result = audit.audit_of_records(store, print)
         assert result is not None and result.disagreeing
     assert len(counted) == 2
 
@@ -332,7 +332,7 @@ def test_without_torch_there_is_no_audit_and_that_is_said(
     put(store, honest)
     monkeypatch.setattr(audit, "version", version)
     said: list[str] = []
-    assert audit.of_records(store, said.append) is None and said == ["no recorded run is trained again: no torch"]
+    assert audit.audit_of_records(store, said.append) is None and said == ["no recorded run is trained again: no torch"]
 
 
 def test_the_command_prints_a_table_and_fails_for_what_differs(

@@ -36,7 +36,7 @@ def test_interrupted_from_the_keyboard_it_says_what_is_saved(
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setenv("GROKCORE_CACHE", str(tmp_path))
-    monkeypatch.setattr("grokcore.sweeps.progress.note", interrupt)
+    monkeypatch.setattr("grokcore.sweeps.progress.add_evaluation", interrupt)
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         assert main(["train", "--p", "7", "--steps", "100", "--set", "d_model=8"]) == 130
@@ -91,7 +91,7 @@ def test_a_group_that_does_not_fit_into_memory_is_halved(store: Store, monkeypat
         return train(specs, *arguments, **options)
 
     monkeypatch.setattr("grokcore.engine.train.train", scarce)
-    monkeypatch.setattr("grokcore.sweeps.grouping.runs_that_pay", lambda _: 7)
+    monkeypatch.setattr("grokcore.sweeps.grouping.runs_per_program", lambda _: 7)
     specs = grid(SHORT, seed=range(7))
     assert sweep(specs, store=store, device="cpu", jobs=1).groupby("run").ngroups == 7
     assert sizes == [7, 4, 2, 2, 3, 2, 1]
@@ -174,7 +174,7 @@ def interrupted(store: Store, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_sweep_goes_on_from_its_checkpoint(store: Store, interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    monkeypatch.setattr("grokcore.sweeps.progress.note", lambda folder, step, rows: seen.append(step))
+    monkeypatch.setattr("grokcore.sweeps.progress.add_evaluation", lambda folder, step, rows: seen.append(step))
     sweep([replace(SHORT, seed=1), SHORT], store=store, device="cpu", jobs=1)
     assert seen == [6, 8, 11, 16, 23, 30] + [0, 1, 2, 3, 4, 6, 8, 11, 16, 23, 30]
     assert store.load(SHORT.id).curve["step"].tolist() == [0, 1, 2, 3, 4, 6, 8, 11, 16, 23, 30]
@@ -189,7 +189,7 @@ def test_a_checkpoint_names_the_code_that_training_began_with(store: Store, monk
         write(path, snapshot, settings)
         named.append(settings["made_by"]["code"])
 
-    monkeypatch.setattr(worker, "_engine", lambda _: {"code": next(engines)})
+    monkeypatch.setattr(worker, "_versions_and_code", lambda _: {"code": next(engines)})
     monkeypatch.setattr(checkpoint, "write", note)
     sweep([SHORT], store=store, device="cpu", jobs=1, checkpoint_every=0)
     assert len(named) > 5 and set(named) == {"first"}
@@ -200,7 +200,7 @@ def test_a_checkpoint_of_another_sweep_is_not_used(
     store: Store, interrupted: Path, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    monkeypatch.setattr("grokcore.sweeps.progress.note", lambda folder, step, rows: seen.append(step))
+    monkeypatch.setattr("grokcore.sweeps.progress.add_evaluation", lambda folder, step, rows: seen.append(step))
     sweep([SHORT], store=store, device="cpu", jobs=1, **change)
     assert seen[0] == 0
 

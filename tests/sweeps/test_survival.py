@@ -39,7 +39,7 @@ NURSERY = """
 
     def prepare(evaluations=None, delay=0, file=None, writing=1, share=0):
         # Die some time after so many evaluations, or when so much of a file is written: all of it and moved, if 2.
-        note, replace, seen = progress.note, os.replace, [0]
+        note, replace, seen = progress.add_evaluation, os.replace, [0]
 
         def noted(*given):
             note(*given)
@@ -57,13 +57,13 @@ NURSERY = """
             replace(source, target)
 
         if evaluations:
-            progress.note = noted
+            progress.add_evaluation = noted
         else:
             os.replace = replaced
 
     asked = json.load(sys.stdin)
     torch.set_num_threads(1)
-    grouping.runs_that_pay = lambda spec: asked["together"]
+    grouping.runs_per_program = lambda spec: asked["together"]
     specs = [gc.RunSpec.model_validate(spec) for spec in asked["specs"]]
     ended = []
     for kill in [*asked["kills"], None]:
@@ -145,14 +145,18 @@ class Dies(nn.Module):
         return self.out(self.embed(tokens).flatten(1))
 
 
-def test_runs_of_a_worker_that_died_are_done_again_at_most_twice(store: Store, tmp_path: Path) -> None:
-    """Dead once or twice, a run is trained; dead a third time it is reported by id, and the others end."""
+def test_a_run_is_given_up_when_its_process_has_died_three_times_alone(store: Store, tmp_path: Path) -> None:
+    """Dead once or twice, a run is trained; dead three times alone it is reported by id, and the others end.
+
+    Whether its first death, beside others, is seen before one of theirs is chance; `test_deaths` forces the order.
+    """
     dying = [replace(SHORT, model=user_model(Dies, folder=str(tmp_path), times=times)) for times in (1, 2, 9)]
     others = grid(SHORT, seed=range(4))
     with pytest.raises(TrainingError, match=f"1 runs failed, .* saved:\n{dying[2].id}: .*killed 3 times"):
         sweep([*dying, *others], store=store, device="cpu", jobs=2)
     assert set(store.ids()) == {spec.id for spec in [*dying[:2], *others]}
-    assert [len((tmp_path / f"deaths-{times}").read_text()) for times in (1, 2, 9)] == [1, 2, 3]
+    deaths = [len((tmp_path / f"deaths-{times}").read_text()) for times in (1, 2, 9)]
+    assert deaths[:2] == [1, 2] and deaths[2] in (3, 4)
     alone = Store(tmp_path / "alone", tmp_path / "none")
     pd.testing.assert_frame_equal(
         sweep(others, store=store, train=False), sweep(others, store=alone, device="cpu", jobs=1), check_exact=True

@@ -23,7 +23,7 @@ from grokcore.spec.base import SpecError
 from grokcore.spec.presets import msu, periodic
 from grokcore.spec.run import RunSpec, grid, replace
 from grokcore.sweeps import pool
-from grokcore.sweeps.backlog import Options
+from grokcore.sweeps.backlog import SweepOptions
 from grokcore.sweeps.locks import Reservations
 from grokcore.sweeps.progress import Progress
 from grokcore.sweeps.sweep import MissingRuns, estimate, frame, missing, sweep
@@ -246,9 +246,9 @@ def test_no_more_than_two_groups_a_process_are_under_way(store: Store, monkeypat
     monkeypatch.setattr("loky.ProcessPoolExecutor", Pool)
     taken: list[object] = []
     specs = [replace(RUNS[0], seed=seed) for seed in range(20)]
-    options = Options("cpu", 3, (), False, store.checkpoints, 60.0)
+    options = SweepOptions(device="cpu", jobs=3, checkpoints=store.checkpoints)
     with Reservations(store.cache / "sweeps") as reservations:
-        for result in pool.train_all(specs, specs, options, reservations, lambda _: False, None):
+        for result in pool.train_all(specs, specs, options, reservations, lambda _: False):
             taken.append(result)
     assert len(taken) == len(handed_over) == 20
     assert max(i + 1 - done for i, done in enumerate(handed_over)) == 6
