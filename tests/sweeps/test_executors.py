@@ -30,7 +30,7 @@ class Here(Executor):
     """Calls in this process and at once, what is to be trained through `train`."""
 
     def __init__(self, train: Callable[[Job], Any] = train_whole) -> None:
-        self.train, self.asked, self.jobs = train, list[Any](), list[Job]()
+        self.train, self.calls, self.jobs = train, list[Any](), list[Job]()
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -39,7 +39,7 @@ class Here(Executor):
                 self.jobs.append(args[0])
                 future.set_result(self.train(args[0]))
             else:
-                self.asked.append(fn)
+                self.calls.append(fn)
                 future.set_result(fn(*args, **kwargs))
         except Exception as error:
             future.set_exception(error)
@@ -100,7 +100,7 @@ def test_device_and_groups_are_found_out_where_the_training_is(store: Store, mon
     monkeypatch.setattr(pool, "gpu_groups", lambda specs, device, plain: [specs[:3], specs[3:]])
     executor = Here(lambda job: train_whole(changed(job, device="cpu")))
     sweep(SPECS, store=store, executor=executor)
-    assert executor.asked == [pool._device_of_worker, pool.gpu_groups]
+    assert executor.calls == [pool._device_of_worker, pool.gpu_groups]
     assert [(job.device, [spec.id for spec in job.specs]) for job in executor.jobs] == [
         ("cuda:7", [spec.id for spec in SPECS[:3]]),
         ("cuda:7", [SPECS[3].id]),

@@ -42,16 +42,16 @@ def test_interrupted_from_the_keyboard_it_says_what_is_saved(
         assert main(["train", "--p", "7", "--steps", "100", "--set", "d_model=8"]) == 130
     finally:
         signal.signal(signal.SIGINT, previous)
-    said = capsys.readouterr().err
-    assert "interrupted; 0 of 1 runs are saved, and there are 0 checkpoints to go on from; the same command" in said
+    errors = capsys.readouterr().err
+    assert "interrupted; 0 of 1 runs are saved, and there are 0 checkpoints to go on from; the same command" in errors
 
 
 def test_ctrl_c_while_a_record_is_written_lets_it_be_written(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     save = Store.save
 
-    def interrupted(*given: Any) -> None:
+    def interrupted(*arguments: Any) -> None:
         os.kill(os.getpid(), signal.SIGINT)
-        save(*given)
+        save(*arguments)
 
     monkeypatch.setattr(Store, "save", interrupted)
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -70,9 +70,9 @@ def test_an_interrupted_parallel_sweep_leaves_no_process_and_no_broken_file(tmp_
     store = Store(tmp_path / "cache", tmp_path / "records")
     wait_for(process, lambda: len(checkpoints(store)) > 1)
     os.killpg(process.pid, signal.SIGINT)
-    said = process.communicate()[1]
-    assert process.returncode != 0 and "0 of 4 runs are saved, and there are 2 checkpoints" in said, said
-    assert said.count("Traceback") == 1  # of the sweep, none of its processes
+    errors = process.communicate()[1]
+    assert process.returncode != 0 and "0 of 4 runs are saved, and there are 2 checkpoints" in errors, errors
+    assert errors.count("Traceback") == 1  # of the sweep, none of its processes
     deadline = time.monotonic() + 30
     while left := alive(process.pid):
         assert time.monotonic() < deadline, left
@@ -137,7 +137,7 @@ FULL = """
 
 
 def test_a_disk_that_fills_up_is_a_clear_error_and_breaks_nothing(tmp_path: Path) -> None:
-    """A checkpoint that cannot be written is said and goes by; a record that cannot be written ends the sweep."""
+    """A checkpoint that cannot be written is a warning; a record that cannot be written ends the sweep."""
     command = [sys.executable, "-c", textwrap.dedent(FULL), str(tmp_path)]
     done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True)
     assert "no checkpoint, training goes on" in done.stderr and "Traceback" not in done.stderr
