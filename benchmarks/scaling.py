@@ -95,7 +95,15 @@ def untrained(job: Job) -> int:
 
 def measure_cluster(records: list[Record], say: Callable[[str, float, str], None]) -> None:
     """Print what a task costs a scheduler on this machine, and how many bytes are sent."""
-    job = Job([records[0].spec], "cpu", (), False, Path("progress"), Path("checkpoints"), 60.0)
+    job = Job(
+        specs=[records[0].spec],
+        device="cpu",
+        keep_weights=(),
+        plain=False,
+        progress=Path("progress"),
+        checkpoints=Path("checkpoints"),
+        checkpoint_every=60.0,
+    )
     say("job of one run, sent", bytes_sent(job) / 1e3, "kB")
     say("result of one run, sent back", bytes_sent([(records[0], {})]) / 1e3, "kB")
     options = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": None}

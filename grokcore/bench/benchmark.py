@@ -17,7 +17,7 @@ from grokcore.bench.timing import Processes, Side
 from grokcore.spec import schedule
 from grokcore.spec.run import RunSpec, replace
 from grokcore.sweeps.executors import cores
-from grokcore.sweeps.grouping import runs_that_pay
+from grokcore.sweeps.grouping import runs_per_program
 
 WINDOW = 200  # steps of a window
 EVALUATIONS = 4  # evaluations of a window
@@ -106,7 +106,7 @@ def _versions() -> Row:
 
 def _cpu_case(processes: Processes, spec: RunSpec, n_cores: int, rounds: int) -> Iterator[Row]:
     """Time one network on a CPU; the engine trains as many runs at once as it would take of this kind."""
-    R = runs_that_pay(spec)
+    R = runs_per_program(spec)
     operations = processes.value(Side("operations", spec, R)) / R
     summary = _summary([_cpu_round(processes, spec, R, n_cores, operations) for _ in range(rounds)])
     yield {

@@ -163,7 +163,7 @@ def audit_table(audit: Audit) -> str:
     Args:
         audit: Recorded runs trained again, and compared.
     """
-    from grokcore.sweeps.comparison import tolerance_words
+    from grokcore.sweeps.comparison import tolerance_sentence
 
     rows = [
         {
@@ -178,7 +178,7 @@ def audit_table(audit: Audit) -> str:
         for run in audit.runs
     ]
     machine = f"{audit.versions['device']}, torch {audit.versions['torch']}"
-    return f"{text_table(rows)}\n{audit.draw}; {machine}\n{tolerance_words()}\n{audit.result}"
+    return f"{text_table(rows)}\n{audit.draw}; {machine}\n{tolerance_sentence()}\n{audit.result}"
 
 
 def bench_table(rows: Sequence[dict[str, Any]]) -> str:

@@ -15,11 +15,11 @@ from types import FrameType
 from grokcore.spec.base import GrokcoreError
 
 TEMPORARY = (".*.parquet.*", ".*.safetensors.*", ".*.json.*")  # as `atomic_write` names them
-LEFTOVER = 3600.0  # seconds after which a temporary file is nobody's
+LEFTOVER_AGE = 3600.0  # seconds after which no process is writing a temporary file any more
 
 
 class StoreError(GrokcoreError, RuntimeError):
-    """A file of the store that cannot be written; the message says which and why, and what was there is as it was."""
+    """A file of the store that cannot be written; the message says which and why. What was there is unchanged."""
 
 
 def unwritable(path: Path, error: OSError) -> StoreError:
@@ -32,9 +32,24 @@ def unwritable(path: Path, error: OSError) -> StoreError:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary name in the same folder, and move the file to `path` if the block succeeds; makes the folder.
+    """Yield a temporary file in the same folder, and move it to `path` if the block succeeds.
 
-    Raises StoreError if it cannot be written: a full disk, a folder that is read-only.
+    Args:
+        path: The file to write; its folder is made if it is missing.
+
+    Yields:
+        The temporary file, which is removed if the block fails.
+
+    Raises:
+        StoreError: If it cannot be written: a full disk, a folder that is read-only.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with atomic_write(Path(folder) / "file") as temporary:
+        ...         _ = temporary.write_text("whole")
+        ...     [path.name for path in Path(folder).iterdir()]
+        ['file']
     """
     name = None
     try:
@@ -53,23 +68,27 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let a block end before Ctrl-C is heeded, in the main thread."""
+    """Let a block end before Ctrl-C interrupts, in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard: list[tuple[int, FrameType | None]] = []
-    before = signal.signal(signal.SIGINT, lambda *given: heard.append(given))
+    signals: list[tuple[int, FrameType | None]] = []
+    handler = signal.signal(signal.SIGINT, lambda *arguments: signals.append(arguments))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if heard and callable(before):
-        before(*heard[0])
+        signal.signal(signal.SIGINT, handler)
+    if signals and callable(handler):
+        handler(*signals[0])
 
 
 def clear_leftovers(folders: Iterable[Path]) -> None:
-    """Remove what processes that were killed while replacing a file left in these folders, if it is an hour old."""
+    """Remove temporary files of processes that were killed while writing, if they are an hour old.
+
+    Args:
+        folders: Where they are looked for.
+    """
     for path in (path for folder in folders for kind in TEMPORARY for path in folder.glob(kind)):
         with contextlib.suppress(FileNotFoundError):  # another process has just moved it into place
-            if path.is_file() and time.time() - path.stat().st_mtime > LEFTOVER:
+            if path.is_file() and time.time() - path.stat().st_mtime > LEFTOVER_AGE:
                 path.unlink()

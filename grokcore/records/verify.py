@@ -17,13 +17,19 @@ from grokcore.spec import schedule
 ROUNDING = 1e-6  # relative, of single precision and of a mean of doubles
 COSINE_ROUNDING = 1e-3  # of the cosine of two vectors of some 10^5 weights, summed in single precision
 ADDITION = 2.0**-24  # relative, of each addition in single precision: a batch's accuracy is a sum over its rows
-SHARES = ("accuracy", "answers_kept")
+SHARES = ("accuracy", "answers_kept")  # in the names of measures that are a share of the rows
 PROVENANCE = ("grokcore", "torch", "numpy", "python", "device", "commit", "seconds", "date")
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What is wrong with a record: the file, the run (or "" for the file as a whole), and what."""
+    """What is wrong with a record.
+
+    Attributes:
+        file: The name of the file.
+        run: The id of the run; "" for the file as a whole.
+        what: What is wrong, in words.
+    """
 
     file: str
     run: str
@@ -34,50 +40,86 @@ class Damage:
 
 
 def verify(store: Store) -> tuple[int, list[Damage]]:
-    """Check all runs recorded or in the cache, weights kept and measured; return how many runs, and what is wrong."""
+    """Check all runs recorded or in the cache, the weights kept, and the tables measured on weights.
+
+    Args:
+        store: The store.
+
+    Returns:
+        How many runs were checked, and all that is wrong.
+    """
     checks = list(_checks(store))
-    found: list[Damage] = []
+    damage: list[Damage] = []
     for file, run, load in checks:
         try:
-            found += [Damage(file, run, what) for what in problems(load())]
+            damage += [Damage(file, run, what) for what in problems(load())]
         except RecordError as error:
-            found.append(Damage(file, run, str(error)))
+            damage.append(Damage(file, run, str(error)))
         except (KeyError, TypeError, ValueError) as error:
-            found.append(Damage(file, run, f"its curve is not one that training gives ({error!r})"))
+            damage.append(Damage(file, run, f"its curve is not one that training gives ({error!r})"))
+    return len(checks), damage + _damaged_weights(store) + _damaged_lists(store) + _damaged_tables(store)
+
+
+def _damaged_weights(store: Store) -> list[Damage]:
+    damage = []
     for path in sorted(store.cache.glob("*.safetensors")):
         try:
             store.weights(path.stem)
         except RecordError as error:
-            found.append(Damage(path.name, path.stem, str(error)))
-    listed = set(store.experiments())
-    for path in sorted(path for path in store.records.glob("*.parquet") if path.stem not in listed):
-        found.append(Damage(path.name, "", f"has curves, but {path.stem}.json is missing, which says of which runs"))
-    for experiment in sorted(listed):
+            damage.append(Damage(path.name, path.stem, str(error)))
+    return damage
+
+
+def _damaged_lists(store: Store) -> list[Damage]:
+    """Return what is wrong with the lists of runs beside the curves of the recorded experiments."""
+    experiments = set(store.experiments())
+    without_list = [path for path in store.records.glob("*.parquet") if path.stem not in experiments]
+    damage = [
+        Damage(path.name, "", f"has curves, but {path.stem}.json is missing, which says of which runs")
+        for path in sorted(without_list)
+    ]
+    for experiment in sorted(experiments):
         try:
             headers, rows = set(store.headers(experiment)), store.runs_with_rows(experiment)
         except RecordError as error:
-            found.append(Damage(f"{experiment}.json", "", str(error)))
+            damage.append(Damage(f"{experiment}.json", "", str(error)))
             continue
-        found += [Damage(f"{experiment}.parquet", run, "has a curve but no header") for run in sorted(rows - headers)]
+        damage += [Damage(f"{experiment}.parquet", run, "has a curve but no header") for run in sorted(rows - headers)]
+    return damage
+
+
+def _damaged_tables(store: Store) -> list[Damage]:
+    damage = []
     for path in sorted(store.records.glob("*.csv")):
         try:
             weight_tables.read(path)
         except RecordError as error:
-            found.append(Damage(path.name, "", str(error)))
-    return len(checks), found
+            damage.append(Damage(path.name, "", str(error)))
+    return damage
 
 
 def problems(record: Record) -> list[str]:
-    """Return what in a record cannot be true, if anything."""
+    """Return what in a record cannot be true.
+
+    Args:
+        record: A record that is as it was written.
+
+    Returns:
+        A line for each problem; none for an honest record.
+
+    Example:
+        >>> problems(Store().load("cb5bffd477ba4619"))
+        []
+    """
     spec, curve = record.spec, record.curve
     if curve.empty or "step" not in curve:
         return ["it has no evaluations"]
-    steps, found = curve["step"].to_numpy(), []
+    steps, lines = curve["step"].to_numpy(), []
     expected = schedule.evaluation_steps(spec.steps)
     if not (np.diff(steps) > 0).all():
-        found.append("its steps do not increase")
+        lines.append("its steps do not increase")
     elif steps.tolist() != expected[: len(steps)]:
-        found.append(f"its steps are not those at which a run of {spec.steps} steps is evaluated")
+        lines.append(f"its steps are not those at which a run of {spec.steps} steps is evaluated")
     ended = {
         "finished": steps[-1] == spec.steps,
         "stopped early": spec.early_stop is not None and steps[-1] < spec.steps,
@@ -86,17 +128,18 @@ def problems(record: Record) -> list[str]:
         ).all(),
     }
     if not ended.get(record.status, False):
-        found.append(f"it is said to be {record.status!r}, which its curve is not")
+        lines.append(f"it is said to be {record.status!r}, which its curve is not")
     lacking = [name for name in PROVENANCE if name not in record.provenance]
     if lacking:
-        found.append(f"its provenance lacks {', '.join(lacking)}")
-    return found + _out_of_range(record)
+        lines.append(f"its provenance lacks {', '.join(lacking)}")
+    return lines + _out_of_range(record)
 
 
 def _out_of_range(record: Record) -> list[str]:
+    """Return a line for each measure with values that are impossible."""
     spec, curve = record.spec, record.curve
     sizes = {"train_accuracy": spec.n_train, "val_accuracy": spec.task.n_rows - spec.n_train}
-    found = []
+    lines = []
     for name in curve.columns.drop("step"):
         values = curve[name].to_numpy(dtype=float)
         values = values[np.isfinite(values)]
@@ -108,30 +151,31 @@ def _out_of_range(record: Record) -> list[str]:
         elif name == "weight_cosine":
             low, high, slack = -1.0, 1.0, COSINE_ROUNDING
         if ((values < low - slack) | (values > high + slack)).any():
-            found.append(f"{name} is not between {low:g} and {high:g}")
+            lines.append(f"{name} is not between {low:g} and {high:g}")
         elif name in sizes and np.abs(values * sizes[name] - np.rint(values * sizes[name])).max(initial=0) > 0.05:
-            found.append(f"{name} is no share of {sizes[name]} rows")
+            lines.append(f"{name} is no share of {sizes[name]} rows")
     if not np.allclose(curve["epoch"] * spec.steps_per_epoch, curve["step"], rtol=ROUNDING):
-        found.append("its epochs are not those of its steps")
-    return found + _disordered(curve)
+        lines.append("its epochs are not those of its steps")
+    return lines + _disordered(curve)
 
 
 def _disordered(curve: pd.DataFrame) -> list[str]:
-    """Name measures whose minimum, mean and maximum over steps are not in this order."""
-    found = []
+    """Return a line for each measure whose minimum, mean and maximum over steps are not in this order."""
+    lines = []
     for name in [column.removesuffix("_mean") for column in curve.columns if column.endswith("_mean")]:
         low, mean, high = (curve[f"{name}_{kind}"].to_numpy(dtype=float) for kind in ("min", "mean", "max"))
         slack = ROUNDING * np.abs(mean)
         if ((low > mean + slack) | (mean > high + slack)).any():
-            found.append(f"the minimum, mean and maximum of {name} are not in this order")
-    return found
+            lines.append(f"the minimum, mean and maximum of {name} are not in this order")
+    return lines
 
 
 def _checks(store: Store) -> Iterator[tuple[str, str, Callable[[], Record]]]:
+    """Yield file, run and a function that loads it, for every run recorded or in the cache."""
     for experiment in store.experiments():
         try:
             headers = store.headers(experiment)
-        except RecordError:  # said once, for the file as a whole
+        except RecordError:  # reported once, for the file as a whole
             continue
         for run, header in headers.items():
             yield f"{experiment}.parquet", run, partial(store.load_recorded, experiment, run, header)

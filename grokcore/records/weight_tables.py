@@ -16,7 +16,18 @@ CHECKSUM = "# sha256 "
 
 
 def read(path: Path, **options: Any) -> pd.DataFrame:
-    """Return a table, read with these options of `pandas.read_csv`; raises RecordError if it is not as written."""
+    """Return a table.
+
+    Args:
+        path: The file.
+        options: Those of `pandas.read_csv`.
+
+    Returns:
+        The table.
+
+    Raises:
+        RecordError: If it is missing or not as it was written.
+    """
     try:
         first, _, text = path.read_text(encoding="utf-8").partition("\n")
         if first != CHECKSUM + _sum(text):
@@ -27,10 +38,19 @@ def read(path: Path, **options: Any) -> pd.DataFrame:
 
 
 def write(path: Path, table: pd.DataFrame, digits: int) -> None:
-    """Write a table with so many digits of its numbers, whole or not at all."""
+    """Write a table whole or not at all.
+
+    Args:
+        path: The file.
+        table: The table; its index is not written.
+        digits: How many significant digits of its numbers are written.
+
+    Raises:
+        StoreError: If it cannot be written.
+    """
     text = table.to_csv(index=False, float_format=f"%.{digits}g", lineterminator="\n")
-    with atomic_write(path) as part:
-        part.write_text(f"{CHECKSUM}{_sum(text)}\n{text}", encoding="utf-8", newline="\n")
+    with atomic_write(path) as temporary:
+        temporary.write_text(f"{CHECKSUM}{_sum(text)}\n{text}", encoding="utf-8", newline="\n")
 
 
 def _sum(text: str) -> str:

@@ -20,7 +20,7 @@ from grokcore.report.front_page import FrontPage, front_page
 from grokcore.report.missing_runs import Waiting, fresh_store, measure_weights, ready_and_waiting, train_missing
 from grokcore.report.options import ReportOptions
 from grokcore.report.plan import Plan, make_plan
-from grokcore.sweeps.audit import Audit, of_records
+from grokcore.sweeps.audit import Audit, audit_of_records
 from grokcore.sweeps.executors import workers
 from grokcore.sweeps.progress import Watch
 
@@ -119,7 +119,7 @@ def build_report(
         measure_weights([spec for plan in plans for spec in plan.specs], store)
     with _working_folders(out) as folders:
         executed = _execute(plans, store, folders.work, at_once, options.kernel, say)
-        content = Content(plans, executed, waiting, audit=of_records(store, say))
+        content = Content(plans, executed, waiting, audit=audit_of_records(store, say))
         book = _render(content, options.scale, store, folders.site)
         about = _about(content, options)
         printed = _print(book, folders, manifest.printed_book(out, about), say)

@@ -82,7 +82,7 @@ def front_page(front: FrontPage) -> Page:
             unbroken=unbroken,
             audit=front.audit,
             steps=comparison.STEPS,
-            tolerances=comparison.tolerance_words(),
+            tolerances=comparison.tolerance_sentence(),
         )
     )
     return Page("index", TITLE, body, templates().get_template("made.html.j2").render(version=front.version))

@@ -22,41 +22,52 @@ Say = Callable[[str], None]
 
 
 class DaskExecutor(Executor):
-    """The executor of a Dask client, which says how many `workers` there are now: threads that take a task each."""
+    """The executor of a Dask client, which says how many `workers` it has: threads that take one task each.
+
+    Args:
+        client: A client that is connected.
+    """
 
     def __init__(self, client: Client) -> None:
         self.client, self.tasks = client, client.get_executor(pure=False)
 
     @property
     def workers(self) -> int:
-        """Number of groups that can be trained at once. Raises BrokenExecutor if the scheduler does not answer."""
+        """Number of groups that can be trained at once; raises BrokenExecutor if the scheduler does not answer."""
         if self.client.status != "running":
-            raise self._gone()
+            raise self._lost_scheduler()
         try:
             return sum(self.client.nthreads().values())  # type: ignore[union-attr]
         except OSError as error:
-            raise self._gone() from error
+            raise self._lost_scheduler() from error
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Hand a call over, as any executor."""
+        """Return the future of a call, as any executor; raises BrokenExecutor if the scheduler is gone."""
         if self.client.status != "running":
-            raise self._gone()
+            raise self._lost_scheduler()
         return self.tasks.submit(partial(fn, *args, **kwargs))  # Dask would look for tasks within arguments
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; the cluster stays."""
         self.tasks.shutdown(wait=wait)
 
-    def _gone(self) -> BrokenExecutor:
+    def _lost_scheduler(self) -> BrokenExecutor:
         return BrokenExecutor(f"no answer from the scheduler at {self.client._start_arg}")
 
 
 @contextlib.contextmanager
 def connected(address: str, say: Say = print) -> Iterator[DaskExecutor]:
-    """Give the Dask cluster whose scheduler is at `address` (`tcp://host:8786`) as an executor.
+    """Yield a Dask cluster as an executor, with at least one worker.
 
-    Raises ExecutorError if no scheduler answers, or without `dask` and `distributed` (`pip install grokcore[cluster]`).
-    If no worker has joined yet, it is waited for, which is said.
+    Args:
+        address: The address of the scheduler, for instance `tcp://host:8786`.
+        say: Called with a line if no worker has joined yet and one is waited for.
+
+    Yields:
+        The executor.
+
+    Raises:
+        ExecutorError: If no scheduler answers, or `dask` and `distributed` are not installed.
     """
     try:
         from distributed import Client
@@ -64,12 +75,12 @@ def connected(address: str, say: Say = print) -> Iterator[DaskExecutor]:
         raise ExecutorError("a cluster takes Dask, which is not installed: pip install 'grokcore[cluster]'") from None
     try:
         client = Client(address, timeout=TIMEOUT, set_as_default=False)
-    except (OSError, TimeoutError, ValueError, TypeError) as error:  # the last, of TLS without its certificates
+    except (OSError, TimeoutError, ValueError, TypeError) as error:  # TypeError: TLS without its certificates
         raise ExecutorError(
             f"no Dask scheduler answers at {address!r} ({error}): start one with `dask scheduler` and give the address "
             "that it prints, for instance tcp://127.0.0.1:8786"
         ) from None
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it says of a lost scheduler, we say
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # ExecutorError says that the scheduler is lost
     with client:
         executor = DaskExecutor(client)
         if not client.scheduler_info()["workers"]:

@@ -1,8 +1,8 @@
-"""Which runs the sweeps on one store are at, so that two of them do not train the same run.
+"""Which runs each sweep on a store is training, so that two of them do not train the same run.
 
 Each sweep keeps a file that lists its runs, and holds a lock beside it for as long as it lives: the operating system
-lets go of the lock of a process that was killed, and then its list counts no more. Beside them it has a folder in which
-the processes that train for it tell of their progress.
+releases the lock of a process that was killed, and then its list counts no more. Beside them it has a folder to which
+the processes that train for it write their progress.
 """
 
 from __future__ import annotations
@@ -21,10 +21,21 @@ from grokcore.records.atomic import atomic_write, unwritable
 
 
 class Reservations:
-    """The runs reserved by one sweep, from entering the context to its end; raises StoreError for a bad folder."""
+    """The runs reserved by one sweep, from entering the context to its end.
+
+    Args:
+        folder: The folder that the sweeps on one store share. Entering raises StoreError if it cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, Reservations(Path(folder)) as reservations:
+        ...     reservations.take(["run"]), reservations.busy(["run"])  # busy: with another sweep
+        (True, False)
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.runs = folder.absolute(), set[str]()
+        self.folder = folder.absolute()
+        self.runs = set[str]()
         self.progress = self.folder / uuid.uuid4().hex
         self.list = self.progress.with_suffix(".json")
         self.turn = FileLock(folder / "turn.lock")  # held while lists are read and changed
@@ -52,42 +63,42 @@ class Reservations:
             _remove(self.list)
 
     def take(self, runs: Iterable[str]) -> bool:
-        """Reserve runs, all or none: tell whether no other sweep is at one of them."""
+        """Reserve runs, all or none; tell whether they are reserved, so that no other sweep is training one of them."""
         runs = set(runs)
         with self.turn:
-            if runs & self._others():
+            if runs & self._of_other_sweeps():
                 return False
             self.runs |= runs
             self._write()
         return True
 
     def busy(self, runs: Iterable[str]) -> bool:
-        """Tell whether another sweep is at one of these runs."""
+        """Tell whether another sweep is training one of these runs."""
         with self.turn:
-            return not self._others().isdisjoint(runs)
+            return not self._of_other_sweeps().isdisjoint(runs)
 
     def release(self, runs: Iterable[str]) -> None:
-        """Let go of runs that have ended."""
+        """Release runs that have ended."""
         with self.turn:
             self.runs.difference_update(runs)
             self._write()
 
-    def _others(self) -> set[str]:
-        """Return the runs of the other sweeps that live, and forget those of the dead."""
-        found: set[str] = set()
-        for held in self.folder.glob("*.lock"):
-            path = held.with_suffix(".json")
-            if path == self.list or held.name == "turn.lock":
+    def _of_other_sweeps(self) -> set[str]:
+        """Return the runs of other sweeps that live; the lists of those that have died are removed."""
+        runs: set[str] = set()
+        for lock_path in self.folder.glob("*.lock"):
+            path = lock_path.with_suffix(".json")
+            if path == self.list or lock_path.name == "turn.lock":
                 continue
-            lock = FileLock(held)
+            lock = FileLock(lock_path)
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                found.update(json.loads(path.read_text()) if path.is_file() else [])
+                runs.update(json.loads(path.read_text()) if path.is_file() else [])
             else:
                 lock.release()
                 _remove(path)
-        return found
+        return runs
 
     def _write(self) -> None:
         with atomic_write(self.list) as path:
@@ -95,10 +106,11 @@ class Reservations:
 
 
 def _remove(path: Path) -> None:
+    """Remove the list of a sweep with its lock and its folder of progress."""
     folder = path.with_suffix("")
-    gone = folder.with_name(f".{folder.name}")  # at once, for a worker that may be writing there
+    hidden = folder.with_name(f".{folder.name}")  # moved at once: a worker may be writing there
     with contextlib.suppress(FileNotFoundError):
-        os.replace(folder, gone)
-    shutil.rmtree(gone, ignore_errors=True)
+        os.replace(folder, hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
     path.unlink(missing_ok=True)
     path.with_suffix(".lock").unlink(missing_ok=True)

@@ -34,80 +34,108 @@ Weights = Mapping[int, Mapping[str, np.ndarray]]
 Result = tuple[Record, Weights]
 # Of a process that trains: one thread, and the memory of a step stays with it for the next (glibc would give it back).
 ENVIRONMENT = {
-    **{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-    **{"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)},
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**31),
 }
-# The text of the package that this process has loaded; what stands on the disk may change while it lives.
+# The hash of the package's text that this process has loaded; the files may change while it lives.
 PACKAGE = Path(__file__).resolve().parents[1]
 CODE = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(PACKAGE.rglob("*.py")))).hexdigest()
 _ONE_AT_A_TIME = threading.Lock()  # of the threads of one process, which would share torch's settings
 
 
 class CodeError(GrokcoreError, RuntimeError):
-    """A process that has another version of this package than the one that asks it to train."""
+    """A process that has another version of this package than the sweep that it is to train for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
-    """A group of runs to train: on what, with which options of `grokcore.sweep`, and where it tells of its progress.
+    """A group of runs to train together.
 
-    Checkpoints go to `path` every so many seconds and are resumed from there, by a process that sees the folder
-    `progress` of the sweep: on the same machine or file system. If `parent` is given, training ends when this process
-    is orphaned of it. `code` is the text of the package that its records are to come from.
+    Checkpoints are written to `path` and resumed from there by a process that sees the folder `progress`: one on the
+    same machine or file system.
+
+    Attributes:
+        specs: The runs.
+        device: "cpu" or a CUDA device.
+        keep_weights: Steps at which weights are kept.
+        plain: Whether the engine's short cuts are left out.
+        progress: The folder of the sweep to which evaluations are written.
+        checkpoints: The folder of the checkpoints.
+        checkpoint_every: Seconds between two checkpoints.
+        parent: The id of a process; training ends if it is not the parent of this one any more.
+        code: The hash of the text of the package that the records are to come from.
     """
 
     specs: list[RunSpec]
     device: str
-    keep: tuple[int, ...]
+    keep_weights: tuple[int, ...]
     plain: bool
     progress: Path
     checkpoints: Path
-    every: float
+    checkpoint_every: float
     parent: int | None = None
     code: str = CODE
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a checkpoint has to share with this job, beside its runs, for the training to go on from it."""
-        return {"device": self.device, "keep": sorted(self.keep), "plain": self.plain}
+        return {"device": self.device, "keep": sorted(self.keep_weights), "plain": self.plain}
 
     @property
     def path(self) -> Path:
-        """Where the checkpoints of this group are."""
+        """The file of the checkpoint of this group."""
         return checkpoint.path(self.checkpoints, [spec.id for spec in self.specs], self.settings)
 
 
 def train_job(job: Job, report: Callable[[], None] | None = None) -> Iterator[Result]:
-    """Train a group and yield each run as it ends; on one thread if on a CPU. `report()` is called as it goes on."""
+    """Train a group, on one thread if on a CPU.
+
+    Args:
+        job: The group.
+        report: Called after every evaluation.
+
+    Yields:
+        The record of each run as it ends, with the weights kept.
+
+    Raises:
+        FileNotFoundError: If the sweep has ended meanwhile.
+    """
     from grokcore.engine.train import train
 
-    engine, together = _engine(job.device), job.progress.is_dir()
-    resume, written = _resumed(job, engine) if together else None, time.monotonic()
+    engine, sees_sweep = _versions_and_code(job.device), job.progress.is_dir()
+    resume, written = _resumed(job, engine) if sees_sweep else None, time.monotonic()
 
-    def note(step: int, rows: dict[str, dict[str, float]]) -> None:
+    def watch(step: int, rows: dict[str, dict[str, float]]) -> None:
         if job.parent is not None and os.getppid() != job.parent:
-            os._exit(1)  # nobody waits for the result, and another sweep may be at these runs
-        if together:
-            progress.note(job.progress, step, rows)
+            os._exit(1)  # nobody waits for the result, and another sweep may be training these runs
+        if sees_sweep:
+            progress.add_evaluation(job.progress, step, rows)
         if report is not None:
             report()
 
     def save(take: Callable[[], Snapshot]) -> None:
         nonlocal written
-        if together and time.monotonic() - written >= job.every:
+        if sees_sweep and time.monotonic() - written >= job.checkpoint_every:
             try:
                 checkpoint.write(job.path, take(), {**job.settings, "made_by": engine})
             except StoreError as error:
                 warnings.warn(f"no checkpoint, training goes on: {error}", RuntimeWarning, stacklevel=2)
             written = time.monotonic()
 
-    for spec in job.specs if together else []:
+    for spec in job.specs if sees_sweep else []:
         progress.begin(job.progress, spec.id, resume.curves[spec.id] if resume is not None else {})
-    checkpoints = Checkpoints(resume=resume, save=save)
     with one_thread(job.device):
-        for run in train(
-            job.specs, job.device, plain=job.plain, keep_weights=job.keep, watch=note, checkpoints=checkpoints
-        ):
+        runs = train(
+            job.specs,
+            job.device,
+            plain=job.plain,
+            keep_weights=job.keep_weights,
+            watch=watch,
+            checkpoints=Checkpoints(resume=resume, save=save),
+        )
+        for run in runs:
             provenance = _provenance(run, job.device, len(job.specs))
             yield make_record(run.spec, run.curve, run.status, provenance), run.weights
 
@@ -126,7 +154,18 @@ def one_thread(device: str = "cpu") -> Iterator[None]:
 
 
 def train_whole(job: Job) -> list[Result]:
-    """Train a group to its end, for the sweep of another process. Raises CodeError if that has another version."""
+    """Train a group to its end for the sweep of another process.
+
+    Args:
+        job: The group.
+
+    Returns:
+        The record of each run with the weights kept.
+
+    Raises:
+        CodeError: If the sweep has another version of this package.
+        torch.OutOfMemoryError: If the group does not fit into the memory of the GPU, which is free again then.
+    """
     import torch
 
     require_code(job.code)
@@ -134,31 +173,33 @@ def train_whole(job: Job) -> list[Result]:
         try:
             return list(train_job(job))
         except torch.OutOfMemoryError as error:
-            too_large = str(error)
+            message = str(error)
         torch.cuda.empty_cache()  # after the error, which holds what did not fit
-        raise torch.OutOfMemoryError(too_large)
+        raise torch.OutOfMemoryError(message)
 
 
 def require_code(code: str) -> None:
-    """Raise CodeError unless this process has loaded this text of the package."""
+    """Raise CodeError unless this process has loaded the text of the package that has this hash."""
     if code != CODE:
         raise CodeError(
             f"this process on {platform.node()} has another grokcore ({__version__}, {CODE[:8]}) than the sweep "
             f"({code[:8]}), and a record has to come from one version: install the same there and start it again; "
-            "if it is this machine, the package was changed since the sweep's program began: begin that again"
+            "if it is this machine, the package was changed since the sweep's program began: start that again"
         )
 
 
-def _resumed(job: Job, here: dict[str, Any]) -> Snapshot | None:
-    """Return the snapshot to go on from; one that is damaged or of another version is removed, which is said."""
+def _resumed(job: Job, engine: dict[str, Any]) -> Snapshot | None:
+    """Return the snapshot to go on from; one that is damaged or of another version is removed with a warning."""
     if not job.path.is_file():
         return None
     try:
-        snapshot, made = checkpoint.read(job.path), checkpoint.header(job.path)["settings"]["made_by"]
-        differ = [f"{name} {made.get(name)}, now {here[name]}" for name in here if made.get(name) != here[name]]
-        if not differ:
+        snapshot, made_by = checkpoint.read(job.path), checkpoint.header(job.path)["settings"]["made_by"]
+        changes = [
+            f"{name} {made_by.get(name)}, now {engine[name]}" for name in engine if made_by.get(name) != engine[name]
+        ]
+        if not changes:
             return snapshot
-        reason = f"a curve has to come from one version: {'; '.join(differ)}"
+        reason = f"a curve has to come from one version: {'; '.join(changes)}"
     except RecordError as error:
         reason = str(error)
     job.path.unlink(missing_ok=True)
@@ -168,32 +209,37 @@ def _resumed(job: Job, here: dict[str, Any]) -> Snapshot | None:
 
 
 def versions(device: str) -> dict[str, Any]:
-    """Return what numbers hang on beside the specification and the text of the package: versions and the device."""
+    """Return what numbers depend on beside specification and package text: versions, the device and its precision."""
     import torch
 
     on_gpu = device.startswith("cuda")
-    name = torch.cuda.get_device_name(device) if on_gpu else f"CPU {torch.backends.cpu.get_cpu_capability()}"
     return {
-        **{"grokcore": __version__, "torch": torch.__version__, "numpy": np.__version__},
-        **{"python": platform.python_version(), "device": name},
-        **{"matmul_precision": torch.get_float32_matmul_precision()},
+        "grokcore": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(device) if on_gpu else f"CPU {torch.backends.cpu.get_cpu_capability()}",
+        "matmul_precision": torch.get_float32_matmul_precision(),
     }
 
 
-def _engine(device: str) -> dict[str, Any]:
-    """Say what a run under way hangs on beside its specification: versions, device, and the text of the package."""
+def _versions_and_code(device: str) -> dict[str, Any]:
+    """Return what a checkpoint depends on beside its specification: versions, device, and the text of the package."""
     return {**versions(device), "code": CODE[:16]}
 
 
 def _provenance(run: Trained, device: str, n_runs: int) -> dict[str, Any]:
-    """Say where a run comes from; `seconds` is wall time divided by the runs of its program."""
+    """Return where a run comes from; `seconds` is wall time divided by the number of runs of its program."""
     import torch
 
     return {
         **versions(device),
-        **{"threads": torch.get_num_threads(), "runs_in_program": n_runs, "engine": run.engine},
-        **{"commit": _commit(), "seconds": run.seconds},
-        **{"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")},
+        "threads": torch.get_num_threads(),
+        "runs_in_program": n_runs,
+        "engine": run.engine,
+        "commit": _commit(),
+        "seconds": run.seconds,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
 

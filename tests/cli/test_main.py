@@ -26,7 +26,7 @@ from grokcore.spec.presets import msu, periodic, pku, power
 from grokcore.spec.run import replace
 from grokcore.sweeps import audit
 from grokcore.sweeps.audit import Audit, AuditError
-from grokcore.sweeps.comparison import Compared
+from grokcore.sweeps.comparison import Comparison
 from grokcore.sweeps.pool import DeviceError, TrainingError
 from grokcore.sweeps.progress import Progress
 from grokcore.sweeps.sweep import sweep
@@ -326,7 +326,7 @@ def test_report_is_packed_and_a_failed_notebook_makes_the_code_1(
     printed = capsys.readouterr()
     failed = "b.ipynb failed in cell 3 of 7 (`x = 1 / 0`): ZeroDivisionError: division by zero"
     assert printed.err == f"grokcore report: {failed}\n" and "grokking.pdf" in printed.out
-    differs = Compared("0" * 16, "x", 64, 5, 2.5, "val_loss", 8)
+    differs = Comparison("0" * 16, "x", 64, 5, 2.5, "val_loss", 8)
     audited = Audit(1, 9, 0, (differs,), {}, "2026-01-01")
     monkeypatch.setattr(build, "build_report", lambda *_, **__: build.Report(out, [good], pdf=True, audit=audited))
     assert main(["report"]) == 1

@@ -47,8 +47,8 @@ def environment(folder: Path) -> dict[str, str]:
 def start(folder: Path, specs: list[RunSpec]) -> subprocess.Popen[str]:
     script = folder / "parallel.py"
     script.write_text(textwrap.dedent(PARALLEL))
-    given = json.dumps([spec.to_dict() for spec in specs])
-    command = [sys.executable, "-W", "error", str(script), str(folder), given]
+    specs_json = json.dumps([spec.to_dict() for spec in specs])
+    command = [sys.executable, "-W", "error", str(script), str(folder), specs_json]
     return launch(command, folder)
 
 
@@ -81,10 +81,10 @@ def tidy(store: Store) -> bool:
 
 def alive(group: int) -> list[str]:
     """Return the processes of a group that have not ended, as the system names them."""
-    found = []
+    names = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             name, state, _, of = re.match(r"\d+ \((.*)\) (\S) (\d+) (\d+)", path.read_text()).groups()  # type: ignore
             if int(of) == group and state != "Z":
-                found.append(name)
-    return found
+                names.append(name)
+    return names

@@ -188,11 +188,11 @@ def checkpoints(box: Box) -> Iterator[str]:
     snapshot = Snapshot([RUN.id], [RUN.id], 3, 0, 1.5, {}, {RUN.id: curve}, {RUN.id: {2: {"W": np.ones(2)}}})
     snapshot.state = {"theta": np.arange(6.0)}
     checkpoint.write(path, snapshot, {"device": "cpu"})
-    whole, (header, _, flat) = path.read_bytes(), checkpoint._open(path, arrays=True)
+    whole, (header, _, flat) = path.read_bytes(), checkpoint._open(path, with_arrays=True)
 
     def same(loaded: Snapshot) -> bool:
         checkpoint.write(box.allowed / "again", loaded, {"device": "cpu"})
-        again = checkpoint._open(box.allowed / "again", arrays=True)
+        again = checkpoint._open(box.allowed / "again", with_arrays=True)
         return again[1] == checkpoint._checksum(header, flat)
 
     def hostile() -> bytes:

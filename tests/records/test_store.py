@@ -26,10 +26,10 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_cache_round_trip(store: Store) -> None:
     records = [record(spec) for spec in RUNS]
-    for each in records:
-        store.save(each)
-    for each in records:
-        same(Store(store.cache, store.records).load(each.spec.id), each)
+    for expected in records:
+        store.save(expected)
+    for expected in records:
+        same(Store(store.cache, store.records).load(expected.spec.id), expected)
     assert sorted(store.ids()) == sorted(spec.id for spec in RUNS)
     assert set(store.find([RUNS[0], RUNS[2], msu(seed=9)])) == {RUNS[0].id, RUNS[2].id}
     assert {path.suffix for path in store.cache.iterdir()} == {".parquet"} and store.recorded() == {}
@@ -65,15 +65,15 @@ def test_saving_again_replaces_the_record(store: Store) -> None:
 
 def test_the_sign_of_a_nan_does_not_matter(store: Store) -> None:
     """A processor makes negative ones (inf - inf), so that runs which overflow are full of them."""
-    made = record(msu(), val_loss=np.array([np.nan, np.copysign(np.nan, -1), np.inf, -np.inf, -0.0]))
-    store.save(made)
-    same(store.load(msu().id), made)
+    original = record(msu(), val_loss=np.array([np.nan, np.copysign(np.nan, -1), np.inf, -np.inf, -0.0]))
+    store.save(original)
+    same(store.load(msu().id), original)
 
 
 def test_numbers_that_are_very_small_or_not_short_come_back(store: Store) -> None:
-    made = record(msu(), val_loss=np.array([1e-45, 3e38, 1e-300, 0.1, 1 / 3]))
-    store.save(made)
-    same(store.load(msu().id), made)
+    original = record(msu(), val_loss=np.array([1e-45, 3e38, 1e-300, 0.1, 1 / 3]))
+    store.save(original)
+    same(store.load(msu().id), original)
 
 
 def test_numbers_too_large_for_the_files_become_infinite() -> None:
@@ -155,7 +155,7 @@ def test_packed_runs_are_those_that_were_saved(packed: Store) -> None:
     assert packed.experiments() == ["first", "second"]
     packed.save(record(RUNS[3]))
     assert set(packed.ids()[:3]) == {spec.id for spec in RUNS[:3]} and packed.ids()[3:] == [RUNS[3].id]
-    assert [one.spec for one in packed.load_all(spec.id for spec in RUNS[3:] + RUNS[:2])] == RUNS[3:] + RUNS[:2]
+    assert [loaded.spec for loaded in packed.load_all(spec.id for spec in RUNS[3:] + RUNS[:2])] == RUNS[3:] + RUNS[:2]
     for spec in RUNS[:3]:
         same(packed.load(spec.id), record(spec))
     assert packed.recorded() == {RUNS[0].id: "first", RUNS[2].id: "first", RUNS[1].id: "second"}

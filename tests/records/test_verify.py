@@ -76,8 +76,8 @@ def test_numbers_that_cannot_be_true_are_named(
     trained.save(Record(SPEC, record.curve, record.status, record.provenance))
     n, damage = verify(trained)
     assert n == 2 and len(damage) >= 1
-    assert {(one.file, one.run) for one in damage} == {(f"{SPEC.id}.parquet", SPEC.id)}
-    assert any(one.what.startswith(what) for one in damage)
+    assert {(entry.file, entry.run) for entry in damage} == {(f"{SPEC.id}.parquet", SPEC.id)}
+    assert any(entry.what.startswith(what) for entry in damage)
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_numbers_that_cannot_be_true_are_named(
 def test_a_run_that_did_not_end_as_it_says_is_named(trained: Store, status: Any, rows: int) -> None:
     record = trained.load_cached(SPEC.id)
     trained.save(Record(SPEC, record.curve.head(rows), status, record.provenance))
-    (one,) = verify(trained)[1]
-    assert one.run == SPEC.id and one.what == (
+    (entry,) = verify(trained)[1]
+    assert entry.run == SPEC.id and entry.what == (
         f"it is said to be {status!r}, which its curve is not" if rows else "it has no evaluations"
     )
 
@@ -96,8 +96,8 @@ def test_provenance_that_lacks_something_is_named(trained: Store) -> None:
     record = trained.load_cached(SPEC.id)
     del record.provenance["commit"]
     trained.save(record)
-    (one,) = verify(trained)[1]
-    assert str(one) == f"{SPEC.id}.parquet: run {SPEC.id}: its provenance lacks commit"
+    (entry,) = verify(trained)[1]
+    assert str(entry) == f"{SPEC.id}.parquet: run {SPEC.id}: its provenance lacks commit"
 
 
 def test_damaged_files_are_named_and_the_command_fails(
@@ -114,10 +114,10 @@ def test_damaged_files_are_named_and_the_command_fails(
     recorded.write_bytes(recorded.read_bytes()[:-9])
     (trained.records / "two.json").write_text("{")
     assert main(["runs", "verify"]) == 1
-    said = capsys.readouterr()
-    assert f"{weights.name}: run {SPEC.id}: " in said.err and "are not what was saved" in said.err
-    assert f"one.parquet: run {SPEC.id}: " in said.err and "two.json: " in said.err
-    assert "2 runs checked" in said.out and "things wrong" in said.out
+    output = capsys.readouterr()
+    assert f"{weights.name}: run {SPEC.id}: " in output.err and "are not what was saved" in output.err
+    assert f"one.parquet: run {SPEC.id}: " in output.err and "two.json: " in output.err
+    assert "2 runs checked" in output.out and "things wrong" in output.out
 
 
 def test_a_curve_without_a_header_is_named(trained: Store) -> None:
@@ -125,7 +125,7 @@ def test_a_curve_without_a_header_is_named(trained: Store) -> None:
     other = next(run for run in trained.ids() if run != SPEC.id)
     trained.pack("two", [other])
     (trained.records / "two.json").write_text('{"runs": {}}')
-    assert [str(one) for one in verify(trained)[1]] == [f"two.parquet: run {other}: has a curve but no header"]
+    assert [str(entry) for entry in verify(trained)[1]] == [f"two.parquet: run {other}: has a curve but no header"]
     assert np.isfinite(trained.load(SPEC.id).curve["weight_norm"]).all()
 
 
@@ -134,15 +134,15 @@ def test_a_measurement_of_which_a_digit_has_changed_is_named(trained: Store) -> 
     weight_tables.write(path, pd.DataFrame({"run": [SPEC.id], "value": [0.125]}), digits=6)
     assert verify(trained) == (2, [])
     path.write_text(path.read_text().replace("0.125", "0.126"))
-    (one,) = verify(trained)[1]
-    assert one.file == "measured.csv" and "its checksum differs): restore it from version control" in one.what
+    (entry,) = verify(trained)[1]
+    assert entry.file == "measured.csv" and "its checksum differs): restore it from version control" in entry.what
 
 
 def test_curves_without_their_list_and_weights_without_their_curve_are_checked(trained: Store) -> None:
     (trained.records / "one.json").unlink()
     (trained.cache / f"{SPEC.id}.parquet").unlink()
     weights = trained.cache / f"{SPEC.id}.safetensors"
-    (one,) = verify(trained)[1]
-    assert one.file == "one.parquet" and "one.json is missing" in one.what
+    (entry,) = verify(trained)[1]
+    assert entry.file == "one.parquet" and "one.json is missing" in entry.what
     weights.write_bytes(weights.read_bytes()[:-1])
     assert [damage.file for damage in verify(trained)[1]] == [weights.name, "one.parquet"]

@@ -289,10 +289,10 @@ def test_recorded_runs_are_audited_and_the_front_page_shows_it(tmp_path: Path, s
     top, section = text.split('<h2 id="verdicts">')[0], text.split('<h2 id="audit">')[1].split("<h2")[0]
     assert ("Not reproduced:" in top and 'href="#audit"' in top) == bool(seed)  # what agrees is no news
     row = re.findall(r"<td>(.*?)</td>", section, flags=re.S)
-    assert row[:4] == [f"<code>{SPEC.id}</code>", comparison.described(SPEC), "4", str(report.audit.runs[0].n_values)]
+    assert row[:4] == [f"<code>{SPEC.id}</code>", comparison.description(SPEC), "4", str(report.audit.runs[0].n_values)]
     assert report.audit.runs[0].largest in row[4] and ("differs" if seed else "agrees") in row[5]
     assert f"grokcore audit -n 1 --seed {report.audit.seed}" in section and report.audit.date[:10] in section
-    assert html.escape(comparison.tolerance_words()) in section
+    assert html.escape(comparison.tolerance_sentence()) in section
     assert ("1 of 1 did not give what was recorded" in section) == bool(seed)
 
 

@@ -30,7 +30,7 @@ PROVENANCE = {"seconds": 1.0}
 Change = Callable[[pd.DataFrame], None]
 
 
-def made(spec: RunSpec, claimed: RunSpec | None = None) -> Record:
+def trained_record(spec: RunSpec, claimed: RunSpec | None = None) -> Record:
     """Train a run and record it, if asked for as what it is not."""
     (run,) = train([spec])
     return make_record(claimed or spec, run.curve, run.status, dict(PROVENANCE))
@@ -46,7 +46,7 @@ def put(store: Store, *records: Record) -> None:
 
 @pytest.fixture(scope="module")
 def honest() -> Record:
-    return made(SPEC)
+    return trained_record(SPEC)
 
 
 HONEST = [
@@ -67,13 +67,13 @@ HONEST = [
 @pytest.mark.parametrize("spec", HONEST, ids=[f"{spec.model.name}-{spec.optimizer.name}-{spec.id}" for spec in HONEST])
 def test_an_honest_record_agrees_far_within_the_tolerance(spec: RunSpec, store: Store) -> None:
     """Recorded with first-token sharing, trained again without."""
-    put(store, made(spec))
-    (one,) = audit.audit(store, 1).runs
-    assert one.agreed and one.share < 0.5 and (one.run, one.problem) == (spec.id, "")
+    put(store, trained_record(spec))
+    (compared,) = audit.audit(store, 1).runs
+    assert compared.agreed and compared.share < 0.5 and (compared.run, compared.problem) == (spec.id, "")
     steps, curve = [step for step in schedule.evaluation_steps(spec.steps) if step <= 64], store.load(spec.id).curve
     learnt = [step for step in curve["step"][curve["train_accuracy"] >= 0.5] if step > 16]
-    compared = [step for step in steps if step < min(learnt, default=65)]
-    assert one.steps == steps[-1] and one.n_values == len(compared) * (len(curve.columns) - 1) > 0
+    compared_steps = [step for step in steps if step < min(learnt, default=65)]
+    assert compared.steps == steps[-1] and compared.n_values == len(compared_steps) * (len(curve.columns) - 1) > 0
 
 
 def test_the_engines_short_cuts_are_left_out(honest: Record) -> None:
@@ -91,11 +91,11 @@ OTHERWISE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("change", OTHERWISE.values(), ids=OTHERWISE.keys())
-@pytest.mark.parametrize("told", [True, False], ids=["", "rates-left-out"])
-def test_a_record_made_otherwise_is_found(change: dict[str, Any], told: bool, store: Store) -> None:
+@pytest.mark.parametrize("with_rates", [True, False], ids=["", "rates-left-out"])
+def test_a_record_made_otherwise_is_found(change: dict[str, Any], with_rates: bool, store: Store) -> None:
     """Checksums fit. Also without the effective learning rates, which tell a learning rate at once."""
-    forged = made(replace(SPEC, **change), SPEC)
-    left_out = [] if told else [name for name in forged.curve if name.startswith("effective_lr")]
+    forged = trained_record(replace(SPEC, **change), SPEC)
+    left_out = [] if with_rates else [name for name in forged.curve if name.startswith("effective_lr")]
     put(store, dataclasses.replace(forged, curve=forged.curve.drop(columns=left_out)))
     result = audit.audit(store, 1)
     assert result.disagreeing == list(result.runs) and result.runs[0].share > 1
@@ -104,14 +104,14 @@ def test_a_record_made_otherwise_is_found(change: dict[str, Any], told: bool, st
 
 def test_weight_decay_of_sgd_is_found_as_well(store: Store) -> None:
     spec = periodic(1, **TINY, steps=100)
-    put(store, made(replace(spec, weight_decay=0.0), spec))
+    put(store, trained_record(replace(spec, weight_decay=0.0), spec))
     assert audit.audit(store, 1).disagreeing
 
 
 def test_exchanged_curves_are_found(store: Store, honest: Record) -> None:
-    other = made(replace(SPEC, seed=1))
+    other = trained_record(replace(SPEC, seed=1))
     put(store, dataclasses.replace(honest, curve=other.curve), dataclasses.replace(other, curve=honest.curve))
-    assert {one.run for one in audit.audit(store, 2).disagreeing} == {honest.spec.id, other.spec.id}
+    assert {compared.run for compared in audit.audit(store, 2).disagreeing} == {honest.spec.id, other.spec.id}
 
 
 @pytest.mark.parametrize("measure", ["train_loss", "val_loss", "batch_loss_mean", "weight_norm", "effective_lr_max"])
@@ -120,8 +120,8 @@ def test_a_measure_scaled_from_some_step_on_is_found_there(honest: Record, measu
     again, status = audit.trained_again(SPEC)
     curve = honest.curve.copy()
     curve.loc[curve["step"] >= start, measure] *= 1.01
-    one = comparison.compare(dataclasses.replace(honest, curve=curve), again, status)
-    assert not one.agreed and one.measure == measure and one.at >= start
+    compared = comparison.compare(dataclasses.replace(honest, curve=curve), again, status)
+    assert not compared.agreed and compared.measure == measure and compared.at >= start
     scaled = curve["step"] > 64
     curve = honest.curve.copy()
     curve.loc[scaled, measure] *= 1.01  # of which nothing is trained again
@@ -172,9 +172,9 @@ def test_a_difference_is_a_share_of_its_tolerance(
     name: str, recorded: list[float], again: list[float], share: float
 ) -> None:
     record = Record(SPEC, curves(**{name: recorded}), "finished", {})
-    one = comparison.compare(record, curves(**{name: again}), None)
-    assert SPEC.n_train == 16 and one.share == pytest.approx(share) and one.n_values == 2
-    assert one.agreed == (share <= 1)
+    compared = comparison.compare(record, curves(**{name: again}), None)
+    assert SPEC.n_train == 16 and compared.share == pytest.approx(share) and compared.n_values == 2
+    assert compared.agreed == (share <= 1)
 
 
 def test_rows_are_a_fiftieth_where_there_are_many() -> None:
@@ -182,47 +182,49 @@ def test_rows_are_a_fiftieth_where_there_are_many() -> None:
     val, train = spec.task.n_rows - spec.n_train, spec.n_train
     assert comparison._rows(spec, "val_accuracy") == val == 5588 and comparison._rows(spec, "answers_kept") == train
     assert comparison._rows(spec, "batch_accuracy_max") == train - 7 * 512  # the last batch of an epoch
-    one = comparison.compare(
+    compared = comparison.compare(
         *(Record(spec, curves(val_accuracy=[0.5]), "finished", {}), curves(val_accuracy=[0.52]), None)
     )
-    assert one.share == pytest.approx(1.0)
+    assert compared.share == pytest.approx(1.0)
 
 
 def test_a_run_that_diverges_agrees_with_its_record_and_not_with_another(store: Store) -> None:
     spec = replace(periodic(1, **TINY, steps=100), lr=1e6)
-    record = made(spec)
+    record = trained_record(spec)
     assert record.status == "nonfinite" and record.curve["step"].iloc[-1] < 64
     put(store, record)
-    (one,) = audit.audit(store, 1).runs
-    assert one.agreed and one.steps == record.curve["step"].iloc[-1]
-    tamed = made(replace(spec, lr=0.1), spec)
+    (compared,) = audit.audit(store, 1).runs
+    assert compared.agreed and compared.steps == record.curve["step"].iloc[-1]
+    tamed = trained_record(replace(spec, lr=0.1), spec)
     again = audit.trained_again(spec)
     assert again[1] == "nonfinite" and "trained again at" in comparison.compare(tamed, *again).problem
     short = Record(spec, tamed.curve.head(len(record.curve)), "finished", {})
-    one = comparison.compare(short, *again)
-    assert one.share == np.inf and one.largest == "a number in one, none in the other"
-    assert one.problem == "recorded as finished, trained again it is nonfinite"
+    compared = comparison.compare(short, *again)
+    assert compared.share == np.inf and compared.largest == "a number in one, none in the other"
+    assert compared.problem == "recorded as finished, trained again it is nonfinite"
 
 
 @pytest.mark.parametrize("rows", [0, 5])
 def test_a_record_that_breaks_off_is_found(honest: Record, rows: int) -> None:
-    one = comparison.compare(dataclasses.replace(honest, curve=honest.curve.head(rows)), *audit.trained_again(SPEC))
-    assert not one.agreed and one.n_values == 0
-    assert one.problem == f"recorded at {'5 steps to 4' if rows else 'no step'}, trained again at 13 steps to 64"
+    compared = comparison.compare(
+        dataclasses.replace(honest, curve=honest.curve.head(rows)), *audit.trained_again(SPEC)
+    )
+    assert not compared.agreed and compared.n_values == 0
+    assert compared.problem == f"recorded at {'5 steps to 4' if rows else 'no step'}, trained again at 13 steps to 64"
 
 
 def test_a_record_without_measures_does_not_agree(honest: Record) -> None:
-    one = comparison.compare(dataclasses.replace(honest, curve=honest.curve[["step"]]), *audit.trained_again(SPEC))
-    assert not one.agreed and one.problem == "no measure in common"
+    compared = comparison.compare(dataclasses.replace(honest, curve=honest.curve[["step"]]), *audit.trained_again(SPEC))
+    assert not compared.agreed and compared.problem == "no measure in common"
 
 
 def test_draws_are_fair_without_replacement_and_the_same_for_a_seed(packed: Store) -> None:
-    known, left_out = audit.candidates(packed)
-    assert set(known) == set(packed.recorded()) and len(known) == 3 and left_out == 0
-    assert all(set(audit.drawn(packed, 3, seed)) == set(known) for seed in range(9))
-    assert all(audit.drawn(packed, 2, seed) == audit.drawn(packed, 2, seed) for seed in range(9))
-    counts = Counter(audit.drawn(packed, 1, seed)[0] for seed in range(300))
-    assert set(counts) == set(known) and min(counts.values()) > 70  # 100 are expected, with a deviation of 8
+    trainable, left_out = audit.candidates(packed)
+    assert set(trainable) == set(packed.recorded()) and len(trainable) == 3 and left_out == 0
+    assert all(set(audit.drawn_runs(packed, 3, seed)) == set(trainable) for seed in range(9))
+    assert all(audit.drawn_runs(packed, 2, seed) == audit.drawn_runs(packed, 2, seed) for seed in range(9))
+    counts = Counter(audit.drawn_runs(packed, 1, seed)[0] for seed in range(300))
+    assert set(counts) == set(trainable) and min(counts.values()) > 70  # 100 are expected, with a deviation of 8
 
 
 class OneLayer(nn.Module):
@@ -238,7 +240,7 @@ class OneLayer(nn.Module):
 
 
 def test_runs_of_a_users_network_are_left_out_and_counted(store: Store, honest: Record) -> None:
-    own = made(msu(p=7, batch_size=8, steps=4, model=user_model(OneLayer, n_tokens=7, n_operands=2)))
+    own = trained_record(msu(p=7, batch_size=8, steps=4, model=user_model(OneLayer, n_tokens=7, n_operands=2)))
     put(store, own)
     with pytest.raises(
         RecordError, match="no recorded run to train again; the 1 recorded are of networks of one's own"
@@ -246,16 +248,16 @@ def test_runs_of_a_users_network_are_left_out_and_counted(store: Store, honest: 
         audit.audit(store, 1)
     put(store, own, honest)
     result = audit.audit(store, 1)
-    assert [one.run for one in result.runs] == [SPEC.id] and (result.n_recorded, result.n_left_out) == (2, 1)
+    assert [compared.run for compared in result.runs] == [SPEC.id] and (result.n_recorded, result.n_left_out) == (2, 1)
     assert "1 of 2 recorded runs" in result.draw and "left out of the draw: 1 of users" in result.draw
 
 
 def test_numbers_that_cannot_be_drawn_are_refused(packed: Store, store: Store) -> None:
     for n in (0, 4):
         with pytest.raises(audit.AuditError, match=f"{n} runs were asked for; from 1 to 3 recorded runs"):
-            audit.drawn(packed, n, 0)
+            audit.drawn_runs(packed, n, 0)
     with pytest.raises(RecordError, match="no recorded run to train again: `grokcore runs record"):
-        audit.drawn(Store(store.cache, store.cache / "none"), 1, 0)
+        audit.drawn_runs(Store(store.cache, store.cache / "none"), 1, 0)
 
 
 def test_threads_are_as_they_were(store: Store, honest: Record) -> None:
@@ -286,18 +288,18 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_an_audit_of_the_records_is_remembered_until_something_changes(
     store: Store, honest: Record, counted: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert audit.of_records(store, print) is None and not counted
+    assert audit.audit_of_records(store, print) is None and not counted
     put(store, honest)
-    said: list[str] = []
-    first = audit.of_records(store, said.append)
-    assert first is not None and not first.disagreeing and len(said) == 2 and "of 1 recorded runs again" in said[0]
-    assert audit.of_records(store, said.append) == first and len(counted) == 1 and len(said) == 2
+    lines: list[str] = []
+    first = audit.audit_of_records(store, lines.append)
+    assert first is not None and not first.disagreeing and len(lines) == 2 and "of 1 recorded runs again" in lines[0]
+    assert audit.audit_of_records(store, lines.append) == first and len(counted) == 1 and len(lines) == 2
     with monkeypatch.context() as patch:
         patch.setattr(audit, "version", lambda name: "another")
-        audit.of_records(store, print)
+        audit.audit_of_records(store, print)
     assert len(counted) == 2 and counted[0] == counted[1]
-    put(store, honest, made(replace(SPEC, seed=1)))
-    audit.of_records(store, print)
+    put(store, honest, trained_record(replace(SPEC, seed=1)))
+    audit.audit_of_records(store, print)
     assert len(counted) == 3 and counted[2] != counted[1]
 
 
@@ -306,19 +308,19 @@ def test_a_memory_that_is_damaged_is_not_believed(
     store: Store, honest: Record, counted: list[int], damage: str | None
 ) -> None:
     put(store, honest)
-    audit.of_records(store, print)
+    audit.audit_of_records(store, print)
     file = store.cache / "executed" / "audit.json"
-    told = json.loads(file.read_text())
-    told["audit"]["runs"][0]["share"] = 1e-9  # nicer than it was
-    file.write_text(json.dumps(told) if damage is None else damage)
-    audit.of_records(store, print)
+    stored = json.loads(file.read_text())
+    stored["audit"]["runs"][0]["share"] = 1e-9  # nicer than it was
+    file.write_text(json.dumps(stored) if damage is None else damage)
+    audit.audit_of_records(store, print)
     assert len(counted) == 2
 
 
 def test_a_disagreement_is_not_remembered(store: Store, counted: list[int]) -> None:
-    put(store, made(replace(SPEC, seed=1), SPEC))
+    put(store, trained_record(replace(SPEC, seed=1), SPEC))
     for _ in range(2):
-        result = audit.of_records(store, print)
+        result = audit.audit_of_records(store, print)
         assert result is not None and result.disagreeing
     assert len(counted) == 2
 
@@ -331,8 +333,10 @@ def test_without_torch_there_is_no_audit_and_that_is_said(
 
     put(store, honest)
     monkeypatch.setattr(audit, "version", version)
-    said: list[str] = []
-    assert audit.of_records(store, said.append) is None and said == ["no recorded run is trained again: no torch"]
+    lines: list[str] = []
+    assert audit.audit_of_records(store, lines.append) is None and lines == [
+        "no recorded run is trained again: no torch"
+    ]
 
 
 def test_the_command_prints_a_table_and_fails_for_what_differs(
@@ -343,15 +347,17 @@ def test_the_command_prints_a_table_and_fails_for_what_differs(
     put(store, honest)
     assert main(["audit", "-n", "2"]) == 2 and "2 runs were asked for; from 1 to 1" in capsys.readouterr().err
     assert main(["audit", "-n", "1"]) == 0
-    said = capsys.readouterr().out
-    assert "x·y mod 7, grokformer, AdamW, weight decay 1, α = 0.4, seed 0" in said and "1 of 1 recorded runs" in said
-    assert "by 0.02 % of the larger value, losses" in said and "agreeing with its record" in said
-    seed = said.split("with seed ")[1].split(";")[0]
+    output = capsys.readouterr().out
+    assert (
+        "x·y mod 7, grokformer, AdamW, weight decay 1, α = 0.4, seed 0" in output and "1 of 1 recorded runs" in output
+    )
+    assert "by 0.02 % of the larger value, losses" in output and "agreeing with its record" in output
+    seed = output.split("with seed ")[1].split(";")[0]
     assert main(["audit", "-n", "1", "--seed", seed]) == 0 and f"with seed {seed};" in capsys.readouterr().out
-    put(store, made(replace(SPEC, seed=1), SPEC))
+    put(store, trained_record(replace(SPEC, seed=1), SPEC))
     assert main(["audit", "-n", "1", "--seed", "4"]) == 1
-    said = capsys.readouterr().out
-    assert "DIFFERS" in said and "times the tolerance" in said and "NOT what was recorded: 1 of 1" in said
+    output = capsys.readouterr().out
+    assert "DIFFERS" in output and "times the tolerance" in output and "NOT what was recorded: 1 of 1" in output
 
 
 def test_recorded_runs_of_the_repository_agree(tmp_path: Path) -> None:

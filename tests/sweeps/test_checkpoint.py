@@ -96,12 +96,12 @@ def test_damage_is_refused_wherever_it_is(tmp_path: Path) -> None:
             checkpoint.read(path)
         path.write_bytes(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
         try:
-            found = checkpoint.read(path)
+            snapshot = checkpoint.read(path)
         except RecordError as error:
             assert "group: the checkpoint" in str(error)
             refused += 1
         else:  # a bit of the padding of the header
-            checkpoint.write(path, found, {"device": "cpu"})
+            checkpoint.write(path, snapshot, {"device": "cpu"})
             assert path.read_bytes() == data
     assert refused > 0.9 * len(places)
     assert checkpoint.header(whole)["settings"] == {"device": "cpu"}

@@ -43,7 +43,7 @@ class Cluster:
         self.scheduler = self._launch("distributed.cli.dask_scheduler", *where)
         deadline = time.monotonic() + 60
         while not file.is_file():
-            assert self.scheduler.poll() is None and time.monotonic() < deadline, self.said()
+            assert self.scheduler.poll() is None and time.monotonic() < deadline, self.output()
             time.sleep(0.05)
         self.address: str = json.loads(file.read_text())["address"]
 
@@ -56,7 +56,7 @@ class Cluster:
             command = [sys.executable, "-m", module, *arguments]
             return subprocess.Popen(command, stdout=log, stderr=log, env=environment(self.folder), cwd=self.folder)
 
-    def said(self) -> str:
+    def output(self) -> str:
         return (self.folder / "log").read_text()
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
@@ -74,13 +74,13 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """A cluster of two workers."""
     folder = tmp_path / "cluster"
     folder.mkdir()
-    made = Cluster(folder)
+    started = Cluster(folder)
     try:
-        made.start_worker()
-        made.start_worker()
-        yield made
+        started.start_worker()
+        started.start_worker()
+        yield started
     finally:
-        made.close()
+        started.close()
 
 
 @pytest.fixture
@@ -103,12 +103,12 @@ def test_a_cluster_gives_the_records_of_local_training(
             return self.out(self.embed(tokens).flatten(1).relu())
 
     specs = [*grid(SHORT, seed=range(5)), replace(SHORT, model=user_model(Mine, width=5))]
-    said: list[str] = []
-    with connected(cluster.address, said.append) as executor:
+    lines: list[str] = []
+    with connected(cluster.address, lines.append) as executor:
         got = sweep(specs, store=store, device="auto", executor=executor)
         executor.client.wait_for_workers(2, timeout=60)
         assert executor.workers == 2
-    assert all("no worker has joined" in line for line in said)
+    assert all("no worker has joined" in line for line in lines)
     pd.testing.assert_frame_equal(got, sweep(specs, store=local, device="cpu", jobs=1), check_exact=True)
     assert tidy(store)
 
@@ -193,8 +193,8 @@ def test_no_scheduler_no_worker_and_no_dask_are_named(
     monkeypatch.setattr("grokcore.sweeps.dask.TIMEOUT", 0.5)
     for address in ("tcp://127.0.0.1:9", "nowhere://x"):
         assert main(["train", "--cluster", address]) == 1
-        said = capsys.readouterr().err
-        assert f"no Dask scheduler answers at '{address}'" in said and "dask scheduler" in said
+        errors = capsys.readouterr().err
+        assert f"no Dask scheduler answers at '{address}'" in errors and "dask scheduler" in errors
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ExecutorError, match=r"pip install 'grokcore\[cluster\]'"), connected("tcp://127.0.0.1:9"):
         pass

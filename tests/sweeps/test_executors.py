@@ -30,7 +30,7 @@ class Here(Executor):
     """Calls in this process and at once, what is to be trained through `train`."""
 
     def __init__(self, train: Callable[[Job], Any] = train_whole) -> None:
-        self.train, self.asked, self.jobs = train, list[Any](), list[Job]()
+        self.train, self.calls, self.jobs = train, list[Any](), list[Job]()
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -39,7 +39,7 @@ class Here(Executor):
                 self.jobs.append(args[0])
                 future.set_result(self.train(args[0]))
             else:
-                self.asked.append(fn)
+                self.calls.append(fn)
                 future.set_result(fn(*args, **kwargs))
         except Exception as error:
             future.set_exception(error)
@@ -81,7 +81,9 @@ def test_threads_of_one_process_train_one_after_the_other(store: Store, monkeypa
 
 def out_of_sight(job: Job) -> Any:
     """Train as on a machine that does not see the folders of the sweep."""
-    return train_whole(changed(job, progress=Path("/none/progress"), checkpoints=Path("/none/checkpoints"), every=0.0))
+    return train_whole(
+        changed(job, progress=Path("/none/progress"), checkpoints=Path("/none/checkpoints"), checkpoint_every=0.0)
+    )
 
 
 @pytest.mark.parametrize("train", [train_whole, out_of_sight])
@@ -98,7 +100,7 @@ def test_device_and_groups_are_found_out_where_the_training_is(store: Store, mon
     monkeypatch.setattr(pool, "gpu_groups", lambda specs, device, plain: [specs[:3], specs[3:]])
     executor = Here(lambda job: train_whole(changed(job, device="cpu")))
     sweep(SPECS, store=store, executor=executor)
-    assert executor.asked == [pool._survey, pool.gpu_groups]
+    assert executor.calls == [pool._device_of_worker, pool.gpu_groups]
     assert [(job.device, [spec.id for spec in job.specs]) for job in executor.jobs] == [
         ("cuda:7", [spec.id for spec in SPECS[:3]]),
         ("cuda:7", [SPECS[3].id]),
@@ -113,7 +115,7 @@ def test_a_group_that_does_not_fit_into_a_workers_memory_is_halved(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return train_whole(job)
 
-    monkeypatch.setattr("grokcore.sweeps.grouping.runs_that_pay", lambda _: 7)
+    monkeypatch.setattr("grokcore.sweeps.grouping.runs_per_program", lambda _: 7)
     executor = Here(scarce)
     sweep(grid(SHORT, seed=range(7)), store=store, device="cpu", executor=executor, jobs=1)
     assert [len(job.specs) for job in executor.jobs] == [7, 4, 2, 2, 3, 2, 1]
@@ -129,8 +131,17 @@ def test_memory_of_a_worker_is_free_again_after_a_group_that_was_too_large(monke
         raise torch.OutOfMemoryError(f"{len(job.specs)} runs")
 
     monkeypatch.setattr(worker, "train_job", too_large)
+    job = Job(
+        specs=[SHORT],
+        device="cpu",
+        keep_weights=(),
+        plain=False,
+        progress=Path("none"),
+        checkpoints=Path("none"),
+        checkpoint_every=60.0,
+    )
     with pytest.raises(torch.OutOfMemoryError, match="1 runs") as caught:
-        train_whole(Job([SHORT], "cpu", (), False, Path("none"), Path("none"), 60.0))
+        train_whole(job)
     assert caught.value.__context__ is None and [entry.name for entry in caught.traceback][-1] == "train_whole"
 
 
@@ -251,10 +262,10 @@ def test_a_sweep_that_has_ended_ends_the_training_for_it(tmp_path: Path) -> None
     """Its folder goes at once, also under a process that is writing there, which then cannot make it again."""
     with Reservations(tmp_path) as reservations:
         progress.begin(reservations.progress, "run", {})
-        progress.note(reservations.progress, 1, {"run": {"train_accuracy": 0.5, "val_accuracy": 0.1}})
+        progress.add_evaluation(reservations.progress, 1, {"run": {"train_accuracy": 0.5, "val_accuracy": 0.1}})
         assert (reservations.progress / "run").read_text() == "0\n[1, 0.5, 0.1]\n"
     with pytest.raises(FileNotFoundError, match="has ended"):
-        progress.note(reservations.progress, 2, {"run": {"train_accuracy": 0.5, "val_accuracy": 0.1}})
+        progress.add_evaluation(reservations.progress, 2, {"run": {"train_accuracy": 0.5, "val_accuracy": 0.1}})
     assert [path.name for path in tmp_path.iterdir()] == ["turn.lock"]
 
 

@@ -36,22 +36,22 @@ def test_interrupted_from_the_keyboard_it_says_what_is_saved(
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setenv("GROKCORE_CACHE", str(tmp_path))
-    monkeypatch.setattr("grokcore.sweeps.progress.note", interrupt)
+    monkeypatch.setattr("grokcore.sweeps.progress.add_evaluation", interrupt)
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         assert main(["train", "--p", "7", "--steps", "100", "--set", "d_model=8"]) == 130
     finally:
         signal.signal(signal.SIGINT, previous)
-    said = capsys.readouterr().err
-    assert "interrupted; 0 of 1 runs are saved, and there are 0 checkpoints to go on from; the same command" in said
+    errors = capsys.readouterr().err
+    assert "interrupted; 0 of 1 runs are saved, and there are 0 checkpoints to go on from; the same command" in errors
 
 
 def test_ctrl_c_while_a_record_is_written_lets_it_be_written(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     save = Store.save
 
-    def interrupted(*given: Any) -> None:
+    def interrupted(*arguments: Any) -> None:
         os.kill(os.getpid(), signal.SIGINT)
-        save(*given)
+        save(*arguments)
 
     monkeypatch.setattr(Store, "save", interrupted)
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -70,9 +70,9 @@ def test_an_interrupted_parallel_sweep_leaves_no_process_and_no_broken_file(tmp_
     store = Store(tmp_path / "cache", tmp_path / "records")
     wait_for(process, lambda: len(checkpoints(store)) > 1)
     os.killpg(process.pid, signal.SIGINT)
-    said = process.communicate()[1]
-    assert process.returncode != 0 and "0 of 4 runs are saved, and there are 2 checkpoints" in said, said
-    assert said.count("Traceback") == 1  # of the sweep, none of its processes
+    errors = process.communicate()[1]
+    assert process.returncode != 0 and "0 of 4 runs are saved, and there are 2 checkpoints" in errors, errors
+    assert errors.count("Traceback") == 1  # of the sweep, none of its processes
     deadline = time.monotonic() + 30
     while left := alive(process.pid):
         assert time.monotonic() < deadline, left
@@ -91,7 +91,7 @@ def test_a_group_that_does_not_fit_into_memory_is_halved(store: Store, monkeypat
         return train(specs, *arguments, **options)
 
     monkeypatch.setattr("grokcore.engine.train.train", scarce)
-    monkeypatch.setattr("grokcore.sweeps.grouping.runs_that_pay", lambda _: 7)
+    monkeypatch.setattr("grokcore.sweeps.grouping.runs_per_program", lambda _: 7)
     specs = grid(SHORT, seed=range(7))
     assert sweep(specs, store=store, device="cpu", jobs=1).groupby("run").ngroups == 7
     assert sizes == [7, 4, 2, 2, 3, 2, 1]
@@ -137,7 +137,7 @@ FULL = """
 
 
 def test_a_disk_that_fills_up_is_a_clear_error_and_breaks_nothing(tmp_path: Path) -> None:
-    """A checkpoint that cannot be written is said and goes by; a record that cannot be written ends the sweep."""
+    """A checkpoint that cannot be written is a warning; a record that cannot be written ends the sweep."""
     command = [sys.executable, "-c", textwrap.dedent(FULL), str(tmp_path)]
     done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True)
     assert "no checkpoint, training goes on" in done.stderr and "Traceback" not in done.stderr
@@ -174,7 +174,7 @@ def interrupted(store: Store, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_sweep_goes_on_from_its_checkpoint(store: Store, interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    monkeypatch.setattr("grokcore.sweeps.progress.note", lambda folder, step, rows: seen.append(step))
+    monkeypatch.setattr("grokcore.sweeps.progress.add_evaluation", lambda folder, step, rows: seen.append(step))
     sweep([replace(SHORT, seed=1), SHORT], store=store, device="cpu", jobs=1)
     assert seen == [6, 8, 11, 16, 23, 30] + [0, 1, 2, 3, 4, 6, 8, 11, 16, 23, 30]
     assert store.load(SHORT.id).curve["step"].tolist() == [0, 1, 2, 3, 4, 6, 8, 11, 16, 23, 30]
@@ -189,7 +189,7 @@ def test_a_checkpoint_names_the_code_that_training_began_with(store: Store, monk
         write(path, snapshot, settings)
         named.append(settings["made_by"]["code"])
 
-    monkeypatch.setattr(worker, "_engine", lambda _: {"code": next(engines)})
+    monkeypatch.setattr(worker, "_versions_and_code", lambda _: {"code": next(engines)})
     monkeypatch.setattr(checkpoint, "write", note)
     sweep([SHORT], store=store, device="cpu", jobs=1, checkpoint_every=0)
     assert len(named) > 5 and set(named) == {"first"}
@@ -200,7 +200,7 @@ def test_a_checkpoint_of_another_sweep_is_not_used(
     store: Store, interrupted: Path, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    monkeypatch.setattr("grokcore.sweeps.progress.note", lambda folder, step, rows: seen.append(step))
+    monkeypatch.setattr("grokcore.sweeps.progress.add_evaluation", lambda folder, step, rows: seen.append(step))
     sweep([SHORT], store=store, device="cpu", jobs=1, **change)
     assert seen[0] == 0
 

@@ -39,10 +39,10 @@ NURSERY = """
 
     def prepare(evaluations=None, delay=0, file=None, writing=1, share=0):
         # Die some time after so many evaluations, or when so much of a file is written: all of it and moved, if 2.
-        note, replace, seen = progress.note, os.replace, [0]
+        note, replace, seen = progress.add_evaluation, os.replace, [0]
 
-        def noted(*given):
-            note(*given)
+        def noted(*arguments):
+            note(*arguments)
             seen[0] += 1
             if seen[0] == evaluations:
                 threading.Timer(delay, die).start()
@@ -57,22 +57,22 @@ NURSERY = """
             replace(source, target)
 
         if evaluations:
-            progress.note = noted
+            progress.add_evaluation = noted
         else:
             os.replace = replaced
 
-    asked = json.load(sys.stdin)
+    settings = json.load(sys.stdin)
     torch.set_num_threads(1)
-    grouping.runs_that_pay = lambda spec: asked["together"]
-    specs = [gc.RunSpec.model_validate(spec) for spec in asked["specs"]]
+    grouping.runs_per_program = lambda spec: settings["together"]
+    specs = [gc.RunSpec.model_validate(spec) for spec in settings["specs"]]
     ended = []
-    for kill in [*asked["kills"], None]:
+    for kill in [*settings["kills"], None]:
         child = os.fork()
         if not child:
             if kill:
                 prepare(**kill)
-            store = Store(Path(asked["folder"]) / "cache", Path(asked["folder"]) / "records")
-            gc.sweep(specs, store=store, device="cpu", jobs=1, keep_weights=asked["kept"], checkpoint_every=0)
+            store = Store(Path(settings["folder"]) / "cache", Path(settings["folder"]) / "records")
+            gc.sweep(specs, store=store, device="cpu", jobs=1, keep_weights=settings["kept"], checkpoint_every=0)
             os._exit(0)
         ended.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     print(json.dumps(ended))
@@ -81,10 +81,10 @@ NURSERY = """
 
 def attempts(folder: Path, specs: list[RunSpec], together: int, kills: list[dict[str, Any]]) -> list[int]:
     """Sweep with these kills and once more; return how each attempt ended."""
-    asked = {"folder": str(folder), "together": together, "kept": KEPT, "kills": kills}
+    settings = {"folder": str(folder), "together": together, "kept": KEPT, "kills": kills}
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(NURSERY)]
-    given = json.dumps({**asked, "specs": [spec.to_dict() for spec in specs]})
-    done = subprocess.run(command, input=given, capture_output=True, text=True, env=environment(folder))
+    settings_json = json.dumps({**settings, "specs": [spec.to_dict() for spec in specs]})
+    done = subprocess.run(command, input=settings_json, capture_output=True, text=True, env=environment(folder))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -145,14 +145,18 @@ class Dies(nn.Module):
         return self.out(self.embed(tokens).flatten(1))
 
 
-def test_runs_of_a_worker_that_died_are_done_again_at_most_twice(store: Store, tmp_path: Path) -> None:
-    """Dead once or twice, a run is trained; dead a third time it is reported by id, and the others end."""
+def test_a_run_is_given_up_when_its_process_has_died_three_times_alone(store: Store, tmp_path: Path) -> None:
+    """Dead once or twice, a run is trained; dead three times alone it is reported by id, and the others end.
+
+    Whether its first death, beside others, is seen before one of theirs is chance; `test_deaths` forces the order.
+    """
     dying = [replace(SHORT, model=user_model(Dies, folder=str(tmp_path), times=times)) for times in (1, 2, 9)]
     others = grid(SHORT, seed=range(4))
     with pytest.raises(TrainingError, match=f"1 runs failed, .* saved:\n{dying[2].id}: .*killed 3 times"):
         sweep([*dying, *others], store=store, device="cpu", jobs=2)
     assert set(store.ids()) == {spec.id for spec in [*dying[:2], *others]}
-    assert [len((tmp_path / f"deaths-{times}").read_text()) for times in (1, 2, 9)] == [1, 2, 3]
+    deaths = [len((tmp_path / f"deaths-{times}").read_text()) for times in (1, 2, 9)]
+    assert deaths[:2] == [1, 2] and deaths[2] in (3, 4)
     alone = Store(tmp_path / "alone", tmp_path / "none")
     pd.testing.assert_frame_equal(
         sweep(others, store=store, train=False), sweep(others, store=alone, device="cpu", jobs=1), check_exact=True
@@ -181,9 +185,9 @@ def test_two_sweeps_on_one_store_share_the_work(tmp_path: Path) -> None:
     """Both give all curves, and no run is trained by both."""
     specs = grid(replace(LONG, steps=600), seed=range(8))
     processes = [start(tmp_path, order) for order in (specs, specs[::-1])]
-    said = [process.communicate() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    trained = [set(json.loads(output.splitlines()[-1])) for output, _ in said]
+    outputs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    trained = [set(json.loads(output.splitlines()[-1])) for output, _ in outputs]
     assert trained[0] | trained[1] == {spec.id for spec in specs} and not trained[0] & trained[1]
     assert all(trained), "one of them did it all"
     store = Store(tmp_path / "cache", tmp_path / "records")

@@ -23,7 +23,7 @@ from grokcore.spec.base import SpecError
 from grokcore.spec.presets import msu, periodic
 from grokcore.spec.run import RunSpec, grid, replace
 from grokcore.sweeps import pool
-from grokcore.sweeps.backlog import Options
+from grokcore.sweeps.backlog import SweepOptions
 from grokcore.sweeps.locks import Reservations
 from grokcore.sweeps.progress import Progress
 from grokcore.sweeps.sweep import MissingRuns, estimate, frame, missing, sweep
@@ -34,7 +34,8 @@ RUNS = [msu(**TINY), msu(**TINY, seed=1), periodic(1, **TINY)]
 
 
 def run_sweep(specs: list[RunSpec], store: Store, **options: Any) -> pd.DataFrame:
-    return sweep(specs, store=store, **{"device": "cpu", "jobs": 1, **options})
+    options = {"device": "cpu", "jobs": 1} | options
+    return sweep(specs, store=store, **options)
 
 
 def times(store: Store) -> dict[str, int]:
@@ -47,11 +48,11 @@ def test_processes_that_are_no_number_of_them_are_refused(store: Store, jobs: An
         run_sweep(RUNS, store, jobs=jobs)
 
 
-@pytest.mark.parametrize("given", [RUNS[0], [RUNS[0], RUNS[1].id], [RUNS]])
-def test_what_is_no_list_of_runs_is_refused(store: Store, given: Any) -> None:
+@pytest.mark.parametrize("value", [RUNS[0], [RUNS[0], RUNS[1].id], [RUNS]])
+def test_what_is_no_list_of_runs_is_refused(store: Store, value: Any) -> None:
     for function in (run_sweep, missing):
         with pytest.raises(SpecError, match=r"a list of RunSpec is expected, as \[grokcore.msu\(\)\]"):
-            function(given, store)
+            function(value, store)
 
 
 def test_a_device_may_be_torchs_and_has_to_be_one_that_trains(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,9 +247,9 @@ def test_no_more_than_two_groups_a_process_are_under_way(store: Store, monkeypat
     monkeypatch.setattr("loky.ProcessPoolExecutor", Pool)
     taken: list[object] = []
     specs = [replace(RUNS[0], seed=seed) for seed in range(20)]
-    options = Options("cpu", 3, (), False, store.checkpoints, 60.0)
+    options = SweepOptions(device="cpu", jobs=3, checkpoints=store.checkpoints)
     with Reservations(store.cache / "sweeps") as reservations:
-        for result in pool.train_all(specs, specs, options, reservations, lambda _: False, None):
+        for result in pool.train_all(specs, specs, options, reservations, lambda _: False):
             taken.append(result)
     assert len(taken) == len(handed_over) == 20
     assert max(i + 1 - done for i, done in enumerate(handed_over)) == 6
