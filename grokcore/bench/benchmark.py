@@ -81,7 +81,7 @@ def whole_epochs(spec: RunSpec) -> int:
     """Return the steps of a window of the reference, which evaluates the validation set after each of its epochs.
 
     Example:
-        >>> spec = pku_sum(2)
+        >>> spec = CASES["sum-2"]
         >>> spec.steps_per_epoch, whole_epochs(spec)  # the first multiple that is at least WINDOW
         (162, 324)
     """

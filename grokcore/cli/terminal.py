@@ -90,7 +90,8 @@ def summary_text(curves: pd.DataFrame) -> str:
     Args:
         curves: The run as a tidy frame, a row an evaluation.
     """
-    from grokcore.analysis.curves import THRESHOLDS, Outcome, run_summary
+    from grokcore.analysis.crossings import THRESHOLDS
+    from grokcore.analysis.curves import Outcome, run_summary
 
     row = run_summary(curves)
     outcome = Outcome(row["outcome"])
@@ -103,7 +104,7 @@ def summary_text(curves: pd.DataFrame) -> str:
 
 
 def _crossing(row: dict[str, Any], name: str) -> str:
-    from grokcore.analysis.curves import HOLD
+    from grokcore.analysis.crossings import HOLD
 
     times = []
     for kind, word in (("first", "first"), ("sustained", f"for {HOLD} steps")):

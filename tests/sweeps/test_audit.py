@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import nn
 
-from grokcore.cli import main as cli_main
 from grokcore.cli.main import main
 from grokcore.engine.train import train
 from grokcore.nn.build import user_model
@@ -342,7 +341,7 @@ def test_without_torch_there_is_no_audit_and_that_is_said(
 def test_the_command_prints_a_table_and_fails_for_what_differs(
     store: Store, honest: Record, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli_main, "Store", lambda: store)
+    monkeypatch.setattr("grokcore.records.store.Store", lambda: store)
     assert main(["audit"]) == 1 and "there is no recorded run to train again" in capsys.readouterr().err
     put(store, honest)
     assert main(["audit", "-n", "2"]) == 2 and "2 runs were asked for; from 1 to 1" in capsys.readouterr().err
