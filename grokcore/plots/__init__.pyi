@@ -24,6 +24,8 @@ from .style import TRAIN as TRAIN
 from .style import VALIDATION as VALIDATION
 from .style import alpha_colour as alpha_colour
 from .style import operation_colour as operation_colour
+from .style import operation_name as operation_name
+from .style import optimizer_name as optimizer_name
 from .style import outcome_name as outcome_name
 from .style import reached as reached
 from .style import table as table
