@@ -171,7 +171,7 @@ def test_killed_with_all_its_processes_a_parallel_sweep_ends_with_the_same_bytes
         process.communicate()
     saved = {run: killed.saved_at(run) for run in killed.ids()}
     assert len(saved) < len(specs)
-    sweep(specs, store=killed, device="cpu", jobs=2, keep_weights=[100])
+    sweep(specs, store=killed, device="cpu", jobs=1, keep_weights=[100])
     assert {run: killed.saved_at(run) for run in saved} == saved, "a run that had ended was trained again"
     sweep(specs, store=whole, device="cpu", jobs=1, keep_weights=[100])
     assert contents(killed, specs) == contents(whole, specs)
