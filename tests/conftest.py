@@ -13,15 +13,18 @@ from grokcore.records.store import Store  # noqa: E402
 from grokcore.sweeps import worker  # noqa: E402
 
 LONGEST = [
-    "engine/test_parity",
     "sweeps/test_survival",
     "report/test_build",
-    "hostile/test_hostile",
     "sweeps/test_dask",
-    "test_architecture",
-    "cli/test_main",
+    "hostile/test_hostile",
+    "test_readme",
     "sweeps/test_interruption",
+    "cli/test_main",
+    "bench/test_gpu_check",
+    "engine/test_parity",
+    "bench/test_benchmark",
     "sweeps/test_checkpoint",
+    "test_architecture",
 ]
 
 

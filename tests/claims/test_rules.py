@@ -1,4 +1,7 @@
+import copy
+from functools import cache
 from string import Formatter
+from typing import Any
 
 import pytest
 import yaml
@@ -29,9 +32,14 @@ def test_the_file_holds_the_claims_with_their_rules():
         assert claim.min_seeds == 3 and claim.id.startswith(claim.source) and claim.function.__name__ == claim.statistic
 
 
-def damaged(tmp_path, change):
+@cache
+def first_two_claims() -> dict[str, Any]:
     content = yaml.safe_load(FILE.read_text(encoding="utf-8"))
-    content["claims"] = content["claims"][:2]
+    return content | {"claims": content["claims"][:2]}
+
+
+def damaged(tmp_path, change):
+    content = copy.deepcopy(first_two_claims())
     change(content)
     path = tmp_path / "claims.yaml"
     path.write_text(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8")

@@ -22,13 +22,14 @@ LONG = msu(**TINY, steps=3000)
 SHORT = replace(LONG, steps=30)
 
 PARALLEL = """
-    import json, sys
+    import json, os, sys, time
     from pathlib import Path
     import grokcore as gc
     from grokcore.records.store import Store
 
     if __name__ == "__main__":
         folder, specs = Path(sys.argv[1]), [gc.RunSpec.model_validate(spec) for spec in json.loads(sys.argv[2])]
+        jobs, sweeps = map(int, sys.argv[3:])
         store = Store(folder / "cache", folder / "records")
         trained = set()
 
@@ -36,7 +37,10 @@ PARALLEL = """
             trained.update(progress.curves["run"])
             print(json.dumps(sorted(trained)), flush=True)
 
-        gc.sweep(specs, store=store, device="cpu", jobs=2, checkpoint_every=0, keep_weights=[100], watch=watch)
+        (folder / f"{os.getpid()}.ready").touch()
+        while len(list(folder.glob("*.ready"))) < sweeps:
+            time.sleep(0.01)
+        gc.sweep(specs, store=store, device="cpu", jobs=jobs, checkpoint_every=0, keep_weights=[100], watch=watch)
 """
 
 
@@ -44,11 +48,12 @@ def environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(repository()), "OMP_NUM_THREADS": "1", "GROKCORE_CACHE": str(folder)}
 
 
-def start(folder: Path, specs: list[RunSpec]) -> subprocess.Popen[str]:
+def start(folder: Path, specs: list[RunSpec], jobs: int = 2, sweeps: int = 1) -> subprocess.Popen[str]:
+    """Start a sweep that begins when so many sweeps of this folder are ready to."""
     script = folder / "parallel.py"
     script.write_text(textwrap.dedent(PARALLEL))
     specs_json = json.dumps([spec.to_dict() for spec in specs])
-    command = [sys.executable, "-W", "error", str(script), str(folder), specs_json]
+    command = [sys.executable, "-W", "error", str(script), str(folder), specs_json, str(jobs), str(sweeps)]
     return launch(command, folder)
 
 

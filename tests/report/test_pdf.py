@@ -69,11 +69,11 @@ def test_browser_that_hangs_is_ended_with_its_children(
     tmp_path: Path, page: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sleep = shutil.which("sleep")
-    browser(tmp_path, monkeypatch, f"{sleep} 60 & {sleep} 60")
+    browser(tmp_path, monkeypatch, f"{sleep} 300 & {sleep} 300")
     start = time.monotonic()
     with pytest.raises(pdf.PdfError, match="did not end within 0.5 s"):
         pdf.print_pdf(page, tmp_path / "out.pdf", timeout=0.5)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60  # on a busy machine too
 
 
 @pytest.mark.skipif(pdf.browser() is None, reason="no Chromium or Chrome on the PATH")
