@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from grokcore.cli import terminal
 from grokcore.cli.arguments import SETTINGS
+from grokcore.report.durations import duration
 from grokcore.report.scales import PLANS
-from grokcore.report.wording import duration
 from grokcore.spec.base import suggestion
 from grokcore.spec.run import RunSpec, replace
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from grokcore.analysis import fourier, invariance, predictions
 from grokcore.records.store import Store
+from grokcore.report.durations import duration
 from grokcore.report.options import ReportOptions
 from grokcore.report.plan import Plan
-from grokcore.report.wording import duration
 from grokcore.spec.run import RunSpec
 from grokcore.sweeps.executors import workers
 from grokcore.sweeps.progress import Watch
