@@ -134,13 +134,25 @@ class Backlog:
         self.reservations.release(spec.id for spec in job.specs)
 
     def fail(self, job: Job, error: BaseException, reason: str = "", done: Iterable[str] = ()) -> None:
-        """Give up a group, but for its `done` runs, for a reason (default: the error); another sweep may resume it."""
+        """Give up a group; another sweep may resume it from its checkpoint.
+
+        Args:
+            job: The group.
+            error: What went wrong.
+            reason: What the message says of it; default: the error.
+            done: Ids of its runs that have ended and did not fail.
+        """
         self.cause, reason = self.cause or error, reason or f"{type(error).__name__}: {error}"
         self.failed += [f"{spec.id}: {reason}" for spec in job.specs if spec.id in self.absent - set(done)]
         self.reservations.release(spec.id for spec in job.specs)
 
     def put_back(self, jobs: Sequence[Job], error: BaseException) -> None:
-        """Put the groups of a pool of processes that broke back, or give one up that has died alone too often."""
+        """Put back the groups of a pool of processes that broke, but give up one that has died alone too often.
+
+        Args:
+            jobs: All groups that the pool had.
+            error: The error that each of them has.
+        """
         files = {job.path: job.progress / job.specs[0].id for job in jobs}
         begun = {path for path, file in files.items() if file.is_file()} or set(files)  # none: one died at its start
         for job in jobs:
@@ -161,7 +173,12 @@ class Backlog:
         self.suspects.append(job)
 
     def halve(self, job: Job, done: Iterable[str] = ()) -> None:
-        """Put a group that does not fit into memory back as two, without the runs that have ended."""
+        """Put a group that does not fit into memory back as two.
+
+        Args:
+            job: The group.
+            done: Ids of its runs that have ended; they are left out.
+        """
         left = [spec for spec in job.specs if spec.id not in set(done)]
         half = -(-len(left) // 2)
         self.waiting[:0] = [replace(job, specs=specs) for specs in (left[:half], left[half:]) if specs]
