@@ -48,9 +48,10 @@ class SweepOptions:
 class Backlog:
     """The groups still to be trained, those with a checkpoint first, and the runs that failed.
 
-    A group that had begun when its pool of processes broke is a suspect: it is tried again alone, in a pool of its own,
-    and only deaths there count. With others beside it nobody can tell whose process died first: the others of a broken
-    pool are killed too.
+    A group that had begun when its pool of processes broke is tried again beside others once, so that a single death
+    costs no time. If its pool breaks again, it is a suspect: it is tried alone, in a pool of its own, and only deaths
+    there count. With others beside it nobody can tell whose process died first: the others of a broken pool are killed
+    too.
 
     Args:
         absent: The runs to train.
@@ -78,6 +79,7 @@ class Backlog:
         self.cause: BaseException | None = None  # of the first failure
         self.suspects: list[Job] = []  # to be tried alone, once nothing else is waiting
         self.suspected: set[Path] = set()  # checkpoints of groups that have been among the suspects
+        self.breaks = Counter[Path]()  # of pools in which groups had begun
         self.deaths = Counter[Path]()  # of the processes of groups that trained alone
         self.job = Job(
             specs=[],
@@ -160,8 +162,11 @@ class Backlog:
                 self.waiting.append(job)
                 continue
             files[job.path].unlink(missing_ok=True)
+            self.breaks[job.path] += 1
             self.deaths[job.path] += job.path in self.suspected  # a suspect was alone
-            if self.deaths[job.path] < MOST_DEATHS:
+            if self.breaks[job.path] == 1:
+                self.waiting.append(job)
+            elif self.deaths[job.path] < MOST_DEATHS:
                 self.suspect(job)
             else:
                 reason = f"its process was killed {MOST_DEATHS} times while nothing trained beside it (out of memory?)"
