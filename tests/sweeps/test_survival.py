@@ -148,7 +148,7 @@ class Dies(nn.Module):
 def test_a_run_is_given_up_when_its_process_has_died_three_times_alone(store: Store, tmp_path: Path) -> None:
     """Dead once or twice, a run is trained; dead three times alone it is reported by id, and the others end.
 
-    Whether it or one of the others dies first in the two pools that it shares is chance; `test_deaths` forces the order.
+    Whether it or another one dies first in the two pools that it shares is chance; `test_deaths` forces the order.
     """
     dying = [replace(SHORT, model=user_model(Dies, folder=str(tmp_path), times=times)) for times in (1, 2, 9)]
     others = grid(SHORT, seed=range(4))
