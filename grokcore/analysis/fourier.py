@@ -121,7 +121,16 @@ def equal_shares(n: int) -> Floats:
 
 
 def key_frequencies(shares: Floats, n: int) -> list[int]:
-    """Return the frequencies that hold at least `KEY` times their equal share of a spectrum `[n // 2]`."""
+    """Return the frequencies that hold at least `KEY` times their equal share of the power.
+
+    Args:
+        shares: what `spectrum` returns, `[n // 2]`.
+        n: number of rows that the spectrum is of.
+
+    Example:
+        >>> key_frequencies(np.array([0.02, 0.9, 0.02, 0.02, 0.04]), 11)
+        [2]
+    """
     return [int(k) + 1 for k in np.flatnonzero(shares >= KEY * equal_shares(n))]
 
 

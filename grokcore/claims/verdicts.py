@@ -150,7 +150,7 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
 
 
 def with_invariance(curves: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the curves with what `measures.scale_invariance` measured, as periodic-7 reads it.
+    """Return the curves with what `analysis.scale_invariance` measured, as periodic-7 reads it.
 
     `measured` has columns `run`, `parameter`, `change` (nats). Each parameter becomes a column
     `invariance:<parameter>`, with a value at the first evaluation of its run.

@@ -19,7 +19,7 @@ from grokcore.spec.optimizers import OPTIMIZERS
 from grokcore.spec.presets import msu, periodic, pku, power
 from grokcore.spec.task import OPERATIONS
 
-SETTINGS = {
+PRESETS = {
     "msu": msu,
     "periodic": periodic,
     "power": power,
@@ -104,7 +104,7 @@ def _add_train(commands: Any) -> None:
     add = _command(commands, "train", "Train one run and say when it crossed which accuracy.", TRAIN)
     add.add_argument(
         "--setting",
-        choices=SETTINGS,
+        choices=PRESETS,
         default="msu",
         help="the source whose settings it starts from (default: msu)",
     )

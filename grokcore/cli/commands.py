@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from grokcore.cli import terminal
-from grokcore.cli.arguments import SETTINGS
+from grokcore.cli.arguments import PRESETS
+from grokcore.report.durations import duration
 from grokcore.report.scales import PLANS
-from grokcore.report.wording import duration
 from grokcore.spec.base import suggestion
 from grokcore.spec.run import RunSpec, replace
 
@@ -48,7 +48,7 @@ def spec_of(options: argparse.Namespace) -> RunSpec:
     changes = {name: getattr(options, name) for name in SPEC_OPTIONS if getattr(options, name) is not None}
     changes |= dict(options.set)
     depth = {"n_layers": changes.pop("n_layers")} if {"model", "n_layers"} <= changes.keys() else {}
-    return replace(SETTINGS[options.setting](**changes), **depth)  # the depth is that of the model named
+    return replace(PRESETS[options.setting](**changes), **depth)  # the depth is that of the model named
 
 
 def _cluster(address: str | None) -> contextlib.AbstractContextManager[Executor | None]:
@@ -164,23 +164,23 @@ def _record(options: argparse.Namespace) -> int:
     from grokcore.records.record import RecordError
     from grokcore.records.store import Store
     from grokcore.report.missing_runs import measure_weights
-    from grokcore.report.plan import make_plan
+    from grokcore.report.plan import planned_notebooks
     from grokcore.sweeps.sweep import missing
 
     store = Store()
-    (plan,) = make_plan([options.notebook])
-    name, absent = plan.path.stem, {spec.id for spec in missing(plan.specs, store)}
-    available = [spec for spec in plan.specs if spec.id not in absent]
+    (notebook,) = planned_notebooks([options.notebook])
+    name, absent = notebook.path.stem, {spec.id for spec in missing(notebook.specs, store)}
+    available = [spec for spec in notebook.specs if spec.id not in absent]
     if not available:
         raise RecordError(
-            f"none of the {len(plan.specs)} runs of {name} is trained yet; train them first: "
+            f"none of the {len(notebook.specs)} runs of {name} is trained yet; train them first: "
             f"grokcore report {name} --train"
         )
     packed = store.pack(name, [spec.id for spec in available])
     measure_weights(available, store)
     print(f"recorded {len(packed)} runs in {store.records / name}.parquet")
     if absent:
-        print(f"{len(absent)} of {len(plan.specs)} are not trained yet: grokcore report {name} --train")
+        print(f"{len(absent)} of {len(notebook.specs)} are not trained yet: grokcore report {name} --train")
     return 0
 
 

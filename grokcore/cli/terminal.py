@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from grokcore.report.wording import duration
+from grokcore.report.durations import duration
 
 if TYPE_CHECKING:
     import pandas as pd

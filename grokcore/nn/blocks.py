@@ -78,6 +78,9 @@ def run_shared(blocks: Any, W_E: Tensor, W_pos: Tensor, tokens: Tensor, n_heads:
         tokens: what the network reads, `[N, T]`.
         n_heads: number of heads.
         n_shared: number S ≥ 1 of the first positions, whose states depend on the first token alone.
+
+    Raises:
+        ValueError: there is no block.
     """
     (n, t), V, first = tokens.shape, len(W_E), tokens[:, 0]
     vocabulary = torch.arange(V, device=tokens.device)[:, None]

@@ -87,5 +87,13 @@ class Dropout:
 
 
 def dropout(key: Tensor | None, rate: float) -> Drop:
-    """Return dropout at a rate, or the identity without a key (in evaluations) or at rate 0."""
+    """Return the dropout of one forward pass.
+
+    Args:
+        key: key of the step, a scalar int64 tensor; None in evaluations.
+        rate: probability that a number is dropped, 0 ≤ rate < 1.
+
+    Returns:
+        `Dropout`, or the identity without a key or at rate 0.
+    """
     return no_dropout if key is None or rate == 0 else Dropout(key, rate)

@@ -59,7 +59,13 @@ def accuracy(curves: pd.DataFrame, ax: Axes, *, log: bool = True, worst_batch: b
 
 
 def loss(curves: pd.DataFrame, ax: Axes, *, log: bool = True) -> Axes:
-    """Draw training and validation loss (mean cross-entropy in nats, logarithmic) against the step."""
+    """Draw training and validation loss (mean cross-entropy in nats, logarithmic) against the step.
+
+    Args:
+        curves: the curves of any number of runs.
+        ax: where they are drawn.
+        log: as in `trace`.
+    """
     trace(curves, "train_loss", ax, label="training", log=log, color=TRAIN)
     trace(curves, "val_loss", ax, label="validation", log=log, color=VALIDATION)
     ax.set_yscale("log")
@@ -68,14 +74,33 @@ def loss(curves: pd.DataFrame, ax: Axes, *, log: bool = True) -> Axes:
 
 
 def compare(curves: pd.DataFrame, column: str, ax: Axes, *, by: str, log: bool = True, **line: Any) -> Axes:
-    """Draw one column of the curves, in a colour for every value of `by`: "alpha", "operation" or "optimizer"."""
+    """Draw one column of the curves, in a colour for each group of runs.
+
+    Args:
+        curves: the curves of any number of runs.
+        column: what is drawn.
+        ax: where it is drawn.
+        by: what the runs of a group share: "alpha", "operation" or "optimizer".
+        log: as in `trace`.
+        **line: how the lines look, as in `Axes.plot`.
+
+    Raises:
+        ValueError: another `by`.
+    """
     for label, colour, runs in groups(curves, by):
         trace(runs, column, ax, label=label, log=log, color=colour, **line)
     return ax
 
 
 def weight_norm(curves: pd.DataFrame, ax: Axes, *, column: str = "weight_norm", log: bool = True) -> Axes:
-    """Draw the L2 norm of the weights (or the norm in another `column`) against the step, in a colour an optimizer."""
+    """Draw the L2 norm of the weights against the step, in a colour for each optimizer.
+
+    Args:
+        curves: the curves of any number of runs.
+        ax: where they are drawn.
+        column: the norm: "weight_norm", that of all weights, or "weight_norm_sum", the sum of the tensors' norms.
+        log: as in `trace`.
+    """
     styles = ("-", "-", (0, (5, 4)), ":")
     for i, (label, colour, runs) in enumerate(groups(curves, "optimizer")):
         trace(runs, column, ax, label=label, log=log, color=colour, linestyle=styles[i % len(styles)])
@@ -104,7 +129,12 @@ def effective(curves: pd.DataFrame, measure: str, ax: Axes, *, log: bool = False
 
 
 def collapses(dips: pd.DataFrame, ax: Axes) -> Axes:
-    """Mark collapses of training accuracy, as `analysis.collapses` returns them: each a band from start to end."""
+    """Mark collapses of training accuracy: each a band from start to end.
+
+    Args:
+        dips: what `analysis.collapses` returns for a run.
+        ax: where they are marked.
+    """
     for i, (start, end) in enumerate(zip(dips["start"], dips["end"], strict=True)):
         label = "collapse of training accuracy" if i == 0 else None
         ax.axvspan(start, end, color=COLLAPSE, alpha=0.35, lw=0.8, label=label, zorder=0.5)

@@ -44,7 +44,15 @@ def panels(n: int, *, columns: int = 3) -> tuple[Figure, list[Axes]]:
 
 
 def legend(fig: Figure, *, columns: int = 4) -> Figure:
-    """Put one legend of all the figure's axes under them, where it hides nothing."""
+    """Put one legend of all axes under them, where it hides nothing.
+
+    Args:
+        fig: the figure; equal labels appear once.
+        columns: how many labels stand in a row.
+
+    Returns:
+        The same figure.
+    """
     handles: dict[str, Any] = {}
     for ax in fig.axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
@@ -87,7 +95,15 @@ def bundle(fig: Figure, alt: str) -> dict[str, str]:
 
 
 def show(fig: Figure, alt: str) -> None:
-    """Display the figure in a notebook as SVG with its text alternative `alt`, and close it."""
+    """Display a figure in a notebook as SVG, and close it.
+
+    Args:
+        fig: the figure.
+        alt: what it shows, in words, for those who do not see it.
+
+    Raises:
+        ValueError: `alt` is empty.
+    """
     from IPython.display import display
 
     display(bundle(fig, alt), raw=True)

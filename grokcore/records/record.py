@@ -93,7 +93,15 @@ def make_record(spec: RunSpec, curve: Mapping[str, np.ndarray], status: str, pro
 
 
 def array_checksum(arrays: Mapping[str, np.ndarray], prefix: bytes = b"") -> str:
-    """Return the SHA-256 over `prefix`, then names, types, shapes and values of arrays in the order of their names."""
+    """Return the checksum of arrays.
+
+    Args:
+        arrays: The arrays by name; their order does not matter.
+        prefix: What else the checksum covers.
+
+    Returns:
+        The SHA-256 over the prefix, then names, types, shapes and values of the arrays.
+    """
     digest = hashlib.sha256(prefix)
     for name in sorted(arrays):
         values = np.ascontiguousarray(arrays[name])

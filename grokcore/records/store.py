@@ -150,7 +150,13 @@ class Store:
         return checked_record(path, run, table, header)
 
     def load_recorded(self, experiment: str, run: str, header: dict[str, Any] | None = None) -> Record:
-        """Return a run from a recorded experiment, with its header where that is known already; raises as `load`."""
+        """Return a run from a recorded experiment.
+
+        Args:
+            experiment: The name of the experiment.
+            run: The id of the run; raises as `load` if it is not there.
+            header: Its header, if that was read before; the list of the experiment is not read again then.
+        """
         path = self._curves_path(experiment)
         with damage_named(path):
             rows = self._curves(experiment).get(run, pa.table({}))

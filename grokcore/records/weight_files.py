@@ -18,14 +18,34 @@ WeightsByStep = Mapping[int, Mapping[str, np.ndarray]]
 
 
 def write(path: Path, run: str, weights: WeightsByStep) -> None:
-    """Write the weights of a run, by step and name, whole or not at all; raises StoreError if it cannot be written."""
+    """Write the weights of a run, whole or not at all.
+
+    Args:
+        path: The file.
+        run: The id of the run, which the checksum covers.
+        weights: The weights by step and name.
+
+    Raises:
+        StoreError: If it cannot be written.
+    """
     arrays = {f"{step}/{name}": value for step, by_name in weights.items() for name, value in by_name.items()}
     with atomic_write(path) as temporary:
         temporary.write_bytes(save(arrays, {"sha256": array_checksum(arrays, run.encode())}))
 
 
 def read(path: Path, run: str) -> dict[int, dict[str, np.ndarray]]:
-    """Return the weights of a run by step (in increasing order) and name; raises RecordError for a damaged file."""
+    """Return the weights of a run.
+
+    Args:
+        path: The file.
+        run: The id of the run.
+
+    Returns:
+        The weights by step, in increasing order, and name.
+
+    Raises:
+        RecordError: If the file is damaged or of another run.
+    """
     with damage_named(path), safe_open(path, "numpy") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         checksum = (file.metadata() or {}).get("sha256")

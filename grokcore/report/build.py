@@ -19,7 +19,7 @@ from grokcore.report.front_figure import grokking_figure
 from grokcore.report.front_page import FrontPage, front_page
 from grokcore.report.missing_runs import Waiting, fresh_store, measure_weights, ready_and_waiting, train_missing
 from grokcore.report.options import ReportOptions
-from grokcore.report.plan import Plan, make_plan
+from grokcore.report.plan import PlannedNotebook, planned_notebooks
 from grokcore.sweeps.audit import Audit, audit_of_records
 from grokcore.sweeps.executors import workers
 from grokcore.sweeps.progress import Watch
@@ -61,7 +61,7 @@ class Folders:
 class Content:
     """What the pages show: notebooks as planned and as executed, those that wait for their runs, and the audit."""
 
-    plans: list[Plan]
+    planned: list[PlannedNotebook]
     executed: list[Executed]
     waiting: list[Waiting]
     audit: Audit | None
@@ -106,20 +106,20 @@ def build_report(
         ManifestError: The report cannot be written where it should go.
     """
     options = options or ReportOptions()
-    plans = make_plan(options.notebooks, options.scale, options.settings)
+    planned = planned_notebooks(options.notebooks, options.scale, options.settings)
     require_kernel(options.kernel)
     at_once = workers(None, options.jobs)
     store = fresh_store() if options.fresh else store or Store()
     out = output_folder(options, store)
     waiting: list[Waiting] = []
     if not (options.notebooks or options.train or options.fresh):
-        plans, waiting = ready_and_waiting(plans, store, options.jobs, say)
-    train_missing(plans, store, options, say=say, watch=watch, executor=executor)
+        planned, waiting = ready_and_waiting(planned, store, options.jobs, say)
+    train_missing(planned, store, options, say=say, watch=watch, executor=executor)
     if options.fresh:  # `grokcore runs record` does this for the records
-        measure_weights([spec for plan in plans for spec in plan.specs], store)
+        measure_weights([spec for notebook in planned for spec in notebook.specs], store)
     with _working_folders(out) as folders:
-        executed = _execute(plans, store, folders.work, at_once, options.kernel, say)
-        content = Content(plans, executed, waiting, audit=audit_of_records(store, say))
+        executed = _execute(planned, store, folders.work, at_once, options.kernel, say)
+        content = Content(planned, executed, waiting, audit=audit_of_records(store, say))
         book = _render(content, options.scale, store, folders.site)
         about = _about(content, options)
         printed = _print(book, folders, manifest.printed_book(out, about), say)
@@ -166,20 +166,26 @@ def _working_folders(out: Path) -> Iterator[Folders]:
         yield folders
 
 
-def _execute(plans: list[Plan], store: Store, work: Path, at_once: int, kernel: str, say: Say) -> list[Executed]:
+def _execute(
+    planned: list[PlannedNotebook], store: Store, work: Path, at_once: int, kernel: str, say: Say
+) -> list[Executed]:
     """Execute the notebooks whose last execution is not valid any more, and return all."""
 
     def say_outcome(executed: Executed) -> None:
         say(f"{executed.source.stem}: {executed.failure or f'executed in {executed.seconds:.0f} s'}")
 
     common = f"{execution_cache.common_digest()} {kernel}"
-    keys = {plan.path: execution_cache.key(plan.path, plan.parameters, plan.specs, store, common) for plan in plans}
-    unchanged = {
-        plan.path: executed
-        for plan in plans
-        if (executed := execution_cache.find(plan.path, plan.parameters, keys[plan.path], store)) is not None
+    keys = {
+        notebook.path: execution_cache.key(notebook.path, notebook.parameters, notebook.specs, store, common)
+        for notebook in planned
     }
-    changed = {plan.path: plan.parameters for plan in plans if plan.path not in unchanged}
+    unchanged = {
+        notebook.path: executed
+        for notebook in planned
+        if (executed := execution_cache.find(notebook.path, notebook.parameters, keys[notebook.path], store))
+        is not None
+    }
+    changed = {notebook.path: notebook.parameters for notebook in planned if notebook.path not in unchanged}
     also = f"; {len(unchanged)} unchanged" if unchanged else ""
     say(f"executing {len(changed)} notebook{'' if len(changed) == 1 else 's'}{also}")
     environment = {
@@ -190,16 +196,16 @@ def _execute(plans: list[Plan], store: Store, work: Path, at_once: int, kernel: 
     for executed in new:
         execution_cache.keep(executed, keys[executed.source], store)
     by_path = unchanged | {executed.source: executed for executed in new}
-    return [by_path[plan.path] for plan in plans]
+    return [by_path[notebook.path] for notebook in planned]
 
 
 def _render(content: Content, scale: str, store: Store, folder: Path) -> list[pages.Page]:
     """Return all pages, the front page first; write the front page's figure and the verdicts into a folder."""
     others = [
-        pages.notebook_page(executed, plan.specs, scale, __version__)
-        for plan, executed in zip(content.plans, content.executed, strict=True)
+        pages.notebook_page(executed, notebook.specs, scale, __version__)
+        for notebook, executed in zip(content.planned, content.executed, strict=True)
     ]
-    runs = dict.fromkeys([*store.recorded(), *(spec.id for plan in content.plans for spec in plan.specs)])
+    runs = dict.fromkeys([*store.recorded(), *(spec.id for notebook in content.planned for spec in notebook.specs)])
     judged = evidence(store, list(runs))
     (folder / "claims.json").write_text(claims_json(judged, scale), encoding="utf-8")
     figure = grokking_figure(judged.curves)
@@ -215,7 +221,7 @@ def _about(content: Content, options: ReportOptions) -> dict[str, Any]:
         "scale": options.scale,
         "settings": dict(options.settings),
         "grokcore": __version__,
-        "notebooks": [plan.path.stem for plan in content.plans],
+        "notebooks": [notebook.path.stem for notebook in content.planned],
         "failed": [executed.source.stem for executed in content.executed if executed.failure is not None],
         "waiting": [notebook.name for notebook in content.waiting],
         "inputs": manifest.inputs(),

@@ -58,7 +58,14 @@ def key(path: Path, parameters: dict[str, Any], specs: Sequence[RunSpec], store:
 
 
 def find(path: Path, parameters: dict[str, Any], key: str, store: Store) -> Executed | None:
-    """Return the kept execution of a notebook with this key, or None."""
+    """Return the kept execution of a notebook, or None if there is none.
+
+    Args:
+        path: The notebook.
+        parameters: What it was executed with.
+        key: What `key` returns for it now.
+        store: In whose cache executions are kept.
+    """
     file = kept_file(path, key, store)
     if not file.is_file():
         return None
@@ -72,7 +79,13 @@ def find(path: Path, parameters: dict[str, Any], key: str, store: Store) -> Exec
 
 
 def keep(executed: Executed, key: str, store: Store) -> None:
-    """Keep a copy of an execution that did not fail, and of the same notebook the latest ones before it."""
+    """Keep a copy of an execution that did not fail, and of the same notebook the latest ones before it.
+
+    Args:
+        executed: The notebook after its execution.
+        key: What `key` returns for it.
+        store: In whose cache executions are kept.
+    """
     if executed.failure is not None:
         return
     file = kept_file(executed.source, key, store)

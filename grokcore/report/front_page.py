@@ -71,7 +71,7 @@ def front_page(front: FrontPage) -> Page:
             tally=_tally(rows),
             findings=sources.findings(cited, front.evidence.verdicts),
             disagreements=_disagreements(cited, rows),
-            figures=_figures(rows),
+            figures=_by_figure(rows),
             marks=MARKS,
             documents=cited.documents,
             literature=cited.literature,
@@ -108,7 +108,7 @@ def _disagreements(cited: Sources, rows: Sequence[Row]) -> list[tuple[Disagreeme
     return [(disagreement, [by_id[id] for id in disagreement.claims]) for disagreement in cited.disagreements]
 
 
-def _figures(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+def _by_figure(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     """Return the claims about each figure or place of a source."""
     places: dict[tuple[str, str], list[Row]] = {}
     for row in rows:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from grokcore.analysis import fourier, invariance, predictions
 from grokcore.records.store import Store
+from grokcore.report.durations import duration
 from grokcore.report.options import ReportOptions
-from grokcore.report.plan import Plan
-from grokcore.report.wording import duration
+from grokcore.report.plan import PlannedNotebook
 from grokcore.spec.run import RunSpec
 from grokcore.sweeps.executors import workers
 from grokcore.sweeps.progress import Watch
@@ -37,30 +37,30 @@ class Waiting:
 
 
 def ready_and_waiting(
-    plans: Sequence[Plan], store: Store, jobs: int | None, say: Say
-) -> tuple[list[Plan], list[Waiting]]:
+    planned: Sequence[PlannedNotebook], store: Store, jobs: int | None, say: Say
+) -> tuple[list[PlannedNotebook], list[Waiting]]:
     """Return the notebooks all of whose runs are available, and those that wait for theirs.
 
     Args:
-        plans: The notebooks.
+        planned: The notebooks.
         store: Where runs are looked up.
         jobs: Number of processes that would train (default: one a core), for the estimates.
         say: Called with a line for each notebook that waits.
 
     Returns:
-        The plans of the notebooks that are ready, and the others. If no notebook with runs is ready, all count as
+        The notebooks that are ready, and the others. If no notebook with runs is ready, all count as
         ready: then the first missing run is an error, not a page that is left out.
     """
-    absent = {plan.path: missing(plan.specs, store) for plan in plans}
-    ready = [plan for plan in plans if not absent[plan.path]]
-    if not any(plan.specs for plan in ready):
-        return list(plans), []
+    absent = {notebook.path: missing(notebook.specs, store) for notebook in planned}
+    ready = [notebook for notebook in planned if not absent[notebook.path]]
+    if not any(notebook.specs for notebook in ready):
+        return list(planned), []
     recorded, waiting = store.recorded(), []
-    for plan in plans:
-        if left := absent[plan.path]:
-            name, takes = plan.path.stem, duration(estimate(left, store, jobs) * 3600)
+    for notebook in planned:
+        if left := absent[notebook.path]:
+            name, takes = notebook.path.stem, duration(estimate(left, store, jobs) * 3600)
             say(f"{name}: left out, {len(left)} of its runs are not recorded (training takes about {takes})")
-            runs = {spec.id: spec for spec in plan.specs}
+            runs = {spec.id: spec for spec in notebook.specs}
             rest = [spec for run, spec in runs.items() if run not in recorded]  # the page does not know of the cache
             takes = duration(estimate(rest, store, jobs) * 3600)
             waiting.append(Waiting(name, n_runs=len(runs), n_recorded=len(runs) - len(rest), duration=takes))
@@ -74,7 +74,7 @@ def fresh_store() -> Store:
 
 
 def train_missing(
-    plans: Sequence[Plan],
+    planned: Sequence[PlannedNotebook],
     store: Store,
     options: ReportOptions,
     *,
@@ -85,7 +85,7 @@ def train_missing(
     """Train the runs that are not in the store, or all of them with `options.fresh`.
 
     Args:
-        plans: The notebooks whose runs are trained, with the weights that each of them needs.
+        planned: The notebooks whose runs are trained, with the weights that each of them needs.
         store: Where runs are looked up and saved.
         options: `device`, `jobs`, `train` and `fresh` are used.
         say: Called with a line that says how many runs are trained and about how long it takes.
@@ -95,7 +95,7 @@ def train_missing(
     Raises:
         MissingRuns: Runs are missing, and `options.train` is false.
     """
-    specs = list({spec.id: spec for plan in plans for spec in plan.specs}.values())
+    specs = list({spec.id: spec for notebook in planned for spec in notebook.specs}.values())
     absent = specs if options.fresh else missing(specs, store)
     if not absent:
         return
@@ -104,7 +104,7 @@ def train_missing(
     if not options.train:
         raise MissingRuns(absent, hours)
     say(f"training {len(absent)} runs, about {duration(hours * 3600)}")
-    for kept, group in _by_kept_steps(absent, plans).items():
+    for kept, group in _by_kept_steps(absent, planned).items():
         sweep(
             group,
             store=store,
@@ -117,9 +117,11 @@ def train_missing(
         )
 
 
-def _by_kept_steps(specs: Sequence[RunSpec], plans: Sequence[Plan]) -> dict[tuple[int, ...], list[RunSpec]]:
+def _by_kept_steps(
+    specs: Sequence[RunSpec], planned: Sequence[PlannedNotebook]
+) -> dict[tuple[int, ...], list[RunSpec]]:
     """Return runs by the steps at which the last notebook that needs their weights needs them."""
-    kept = {spec.id: tuple(plan.kept) for plan in plans if plan.kept for spec in plan.specs}
+    kept = {spec.id: tuple(notebook.kept) for notebook in planned if notebook.kept for spec in notebook.specs}
     groups: dict[tuple[int, ...], list[RunSpec]] = {}
     for spec in specs:
         groups.setdefault(kept.get(spec.id, ()), []).append(spec)

@@ -108,7 +108,7 @@ def parsed(path: Path, index: int, source: str) -> ast.Module:
     return tree
 
 
-def settings(path: Path, scale: str = "cpu", changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def parameter_values(path: Path, scale: str = "cpu", changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the parameters to execute a notebook with, all checked: those of the scale, then the changes.
 
     Args:

@@ -21,7 +21,7 @@ from grokcore.sweeps.sweep import estimate, missing
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlannedNotebook:
     """One notebook to execute.
 
     Attributes:
@@ -37,12 +37,12 @@ class Plan:
     kept: list[int]
 
 
-def make_plan(
+def planned_notebooks(
     names: Sequence[str | Path] | None = None,
     scale: str = "cpu",
     settings: Mapping[str, Any] | None = None,
-) -> list[Plan]:
-    """Return what notebooks will run, before any of them is executed.
+) -> list[PlannedNotebook]:
+    """Return notebooks with their parameters and the runs they need, before any of them is executed.
 
     Args:
         names: Names or paths of notebooks (default: all of the repository).
@@ -53,12 +53,12 @@ def make_plan(
         NotebookError: A notebook, a scale or a parameter that does not exist, a value of the wrong type, or a notebook
             whose cells do not give a list of runs.
     """
-    plans = []
+    planned = []
     for path in notebook_files.find(names):
-        values = parameters.settings(path, scale, settings)
+        values = parameters.parameter_values(path, scale, settings)
         specs, kept = planned_runs(path, values)
-        plans.append(Plan(path, values, specs, kept))
-    return plans
+        planned.append(PlannedNotebook(path, values, specs, kept))
+    return planned
 
 
 def planned_runs(path: Path, values: Mapping[str, Any]) -> tuple[list[RunSpec], list[int]]:
@@ -163,14 +163,14 @@ def cost(scale: str, store: Store, jobs: int | None = None) -> list[Cost]:
     """
     costs = []
     counted: set[str] = set()
-    for plan in make_plan(None, scale):
-        specs = [spec for run, spec in {spec.id: spec for spec in plan.specs}.items() if run not in counted]
+    for notebook in planned_notebooks(None, scale):
+        specs = [spec for run, spec in {spec.id: spec for spec in notebook.specs}.items() if run not in counted]
         counted |= {spec.id for spec in specs}
         absent = missing(specs, store)
         if specs:
             costs.append(
                 Cost(
-                    notebook=plan.path.stem,
+                    notebook=notebook.path.stem,
                     n_runs=len(specs),
                     n_missing=len(absent),
                     run_steps=sum(spec.steps for spec in specs),

@@ -48,9 +48,10 @@ class SweepOptions:
 class Backlog:
     """The groups still to be trained, those with a checkpoint first, and the runs that failed.
 
-    A group that had begun when its pool of processes broke is a suspect: it is tried again alone, in a pool of its own,
-    and only deaths there count. With others beside it nobody can tell whose process died first: the others of a broken
-    pool are killed too.
+    A group that had begun when its pool of processes broke is tried again beside others once, so that a single death
+    costs no time. If its pool breaks again, it is a suspect: it is tried alone, in a pool of its own, and only deaths
+    there count. With others beside it nobody can tell whose process died first: the others of a broken pool are killed
+    too.
 
     Args:
         absent: The runs to train.
@@ -78,6 +79,7 @@ class Backlog:
         self.cause: BaseException | None = None  # of the first failure
         self.suspects: list[Job] = []  # to be tried alone, once nothing else is waiting
         self.suspected: set[Path] = set()  # checkpoints of groups that have been among the suspects
+        self.breaks = Counter[Path]()  # of pools in which groups had begun
         self.deaths = Counter[Path]()  # of the processes of groups that trained alone
         self.job = Job(
             specs=[],
@@ -134,13 +136,25 @@ class Backlog:
         self.reservations.release(spec.id for spec in job.specs)
 
     def fail(self, job: Job, error: BaseException, reason: str = "", done: Iterable[str] = ()) -> None:
-        """Give up a group, but for its `done` runs, for a reason (default: the error); another sweep may resume it."""
+        """Give up a group; another sweep may resume it from its checkpoint.
+
+        Args:
+            job: The group.
+            error: What went wrong.
+            reason: What the message says of it; default: the error.
+            done: Ids of its runs that have ended and did not fail.
+        """
         self.cause, reason = self.cause or error, reason or f"{type(error).__name__}: {error}"
         self.failed += [f"{spec.id}: {reason}" for spec in job.specs if spec.id in self.absent - set(done)]
         self.reservations.release(spec.id for spec in job.specs)
 
     def put_back(self, jobs: Sequence[Job], error: BaseException) -> None:
-        """Put the groups of a pool of processes that broke back, or give one up that has died alone too often."""
+        """Put back the groups of a pool of processes that broke, but give up one that has died alone too often.
+
+        Args:
+            jobs: All groups that the pool had.
+            error: The error that each of them has.
+        """
         files = {job.path: job.progress / job.specs[0].id for job in jobs}
         begun = {path for path, file in files.items() if file.is_file()} or set(files)  # none: one died at its start
         for job in jobs:
@@ -148,8 +162,11 @@ class Backlog:
                 self.waiting.append(job)
                 continue
             files[job.path].unlink(missing_ok=True)
+            self.breaks[job.path] += 1
             self.deaths[job.path] += job.path in self.suspected  # a suspect was alone
-            if self.deaths[job.path] < MOST_DEATHS:
+            if self.breaks[job.path] == 1:
+                self.waiting.append(job)
+            elif self.deaths[job.path] < MOST_DEATHS:
                 self.suspect(job)
             else:
                 reason = f"its process was killed {MOST_DEATHS} times while nothing trained beside it (out of memory?)"
@@ -161,7 +178,12 @@ class Backlog:
         self.suspects.append(job)
 
     def halve(self, job: Job, done: Iterable[str] = ()) -> None:
-        """Put a group that does not fit into memory back as two, without the runs that have ended."""
+        """Put a group that does not fit into memory back as two.
+
+        Args:
+            job: The group.
+            done: Ids of its runs that have ended; they are left out.
+        """
         left = [spec for spec in job.specs if spec.id not in set(done)]
         half = -(-len(left) // 2)
         self.waiting[:0] = [replace(job, specs=specs) for specs in (left[:half], left[half:]) if specs]

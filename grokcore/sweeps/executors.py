@@ -55,7 +55,16 @@ def workers(executor: Executor | None, jobs: int | None) -> int:
 
 
 def result_in(executor: Executor, function: Callable[..., T], *arguments: object) -> T:
-    """Return what a function returns in a process of an executor; raises ExecutorError if there is no process."""
+    """Return what a function returns in a process of an executor; while all are busy, wait for one.
+
+    Args:
+        executor: The executor.
+        function: What is called there.
+        *arguments: Its arguments.
+
+    Raises:
+        ExecutorError: If there is no process any more.
+    """
     try:
         future = _call_in(executor, function, *arguments)
         if not wait([future], timeout=NOTICE_AFTER).done:

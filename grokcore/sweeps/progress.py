@@ -59,7 +59,13 @@ def begin(folder: Path, run: str, curve: Mapping[str, np.ndarray]) -> None:
 
 
 def complete(folder: Path, run: str, curve: pd.DataFrame) -> None:
-    """Write the file of a run that was trained by a process that does not see this folder, from its whole curve."""
+    """Write the file of a run that was trained by a process that does not see this folder.
+
+    Args:
+        folder: The folder of the sweep.
+        run: The id of the run.
+        curve: Its whole curve, one row per evaluation.
+    """
     if not (folder / run).is_file():
         _write(folder / run, [0, *_evaluations({name: curve[name].to_numpy() for name in curve})])
 

@@ -121,7 +121,7 @@ def test_the_puzzle_is_the_table_that_its_claim_names() -> None:
     (path,) = notebook_files.find(["14_puzzle"])
     cell = claims.load()["power-7"].cells["main"]
     for scale in ("cpu", "smoke"):
-        for spec in plan.planned_runs(path, parameters.settings(path, scale))[0]:
+        for spec in plan.planned_runs(path, parameters.parameter_values(path, scale))[0]:
             columns = spec.columns()
             assert columns["operation"] == cell["operation"] == "custom:dd3caf"
             if scale == "cpu":

@@ -266,9 +266,10 @@ def test_plan_says_how_many_runs_are_missing_and_what_they_take(
 ) -> None:
     other = SPEC.model_copy(update={"seed": 7})
     plans = [
-        plan.Plan(tmp_path / f"{name}.ipynb", {}, specs, []) for name, specs in (("a", [SPEC, other]), ("b", [SPEC]))
+        plan.PlannedNotebook(tmp_path / f"{name}.ipynb", {}, specs, [])
+        for name, specs in (("a", [SPEC, other]), ("b", [SPEC]))
     ]
-    monkeypatch.setattr(plan, "make_plan", lambda _, scale: plans[: 2 if scale == "cpu" else 1])
+    monkeypatch.setattr(plan, "planned_notebooks", lambda _, scale: plans[: 2 if scale == "cpu" else 1])
     (cost,) = plan.cost("cpu", trained, jobs=1)  # b asks for what a has already
     assert (cost.notebook, cost.n_runs, cost.n_missing, cost.run_steps) == ("a", 2, 1, 2 * SPEC.steps)
     assert 0 < cost.hours_missing == pytest.approx(cost.hours / 2)

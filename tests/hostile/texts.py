@@ -18,7 +18,7 @@ from grokcore.claims import rules
 from grokcore.records.store import repository
 from grokcore.report import execution_cache, manifest, pages, sources
 from grokcore.report.notebook_files import find
-from grokcore.report.parameters import parameters, settings
+from grokcore.report.parameters import parameter_values, parameters
 from grokcore.report.plan import planned_runs
 from grokcore.spec.base import SpecError
 from grokcore.spec.presets import msu, periodic, pku, power
@@ -132,7 +132,7 @@ def parameter_files(box: Box) -> Iterator[str]:
 
     def taken(text: bytes, path: Path) -> bool:
         plain = yaml.safe_load(text) or {}
-        return settings(path) == plain and set(plain) <= set(parameters(path))
+        return parameter_values(path) == plain and set(plain) <= set(parameters(path))
 
     for file in files:
         source = nbformat.read(repository() / "notebooks" / f"{file.stem}.ipynb", as_version=4)
@@ -141,11 +141,13 @@ def parameter_files(box: Box) -> Iterator[str]:
         whole = file.read_bytes()
         for damaged in [flipped(whole, rng) for _ in range(10)]:
             target.write_bytes(damaged)
-            yield tried(lambda path=path: settings(path), lambda _, d=damaged, p=path: taken(d, p), path.stem, damaged)
+            yield tried(
+                lambda path=path: parameter_values(path), lambda _, d=damaged, p=path: taken(d, p), path.stem, damaged
+            )
     path = write_notebook(folder, "tiny")
     for damaged in evil_yaml(box):
         (folder / "cpu" / "tiny.yaml").write_bytes(damaged)
-        yield tried(lambda: settings(path), lambda _, d=damaged: taken(d, path), "tiny", damaged)
+        yield tried(lambda: parameter_values(path), lambda _, d=damaged: taken(d, path), "tiny", damaged)
 
 
 def evil_cells(box: Box) -> list[dict[str, str]]:
@@ -201,7 +203,7 @@ def use(path: Path) -> list[Any]:
     """Do with a notebook what a report does before it executes it."""
     (notebook,) = find([str(path)])
     defaults = {name: parameter.default for name, parameter in parameters(notebook).items()}
-    settings(notebook, "smoke", defaults)
+    parameter_values(notebook, "smoke", defaults)
     specs, kept = planned_runs(notebook, defaults)
     return [*specs, *kept, pages.title(notebook)]
 

@@ -26,7 +26,7 @@ from grokcore.report.evidence import evidence
 from grokcore.report.front_page import FrontPage, front_page
 from grokcore.report.notebook_files import NotebookError
 from grokcore.report.options import ReportOptions
-from grokcore.report.plan import Plan
+from grokcore.report.plan import PlannedNotebook
 from grokcore.spec.presets import msu
 from grokcore.sweeps import comparison
 from grokcore.sweeps.sweep import MissingRuns, missing
@@ -230,7 +230,7 @@ def test_claim_is_found_where_its_notebook_first_names_it(built: build.Report) -
 
 def test_runs_trained_for_a_notebook_keep_the_weights_that_it_wants(tmp_path: Path) -> None:
     store, other = Store(tmp_path / "cache", tmp_path / "records"), SPEC.model_copy(update={"seed": 1})
-    plans = [Plan(tmp_path, {}, [SPEC], kept=[0, 4]), Plan(tmp_path, {}, [SPEC, other], kept=[])]
+    plans = [PlannedNotebook(tmp_path, {}, [SPEC], kept=[0, 4]), PlannedNotebook(tmp_path, {}, [SPEC, other], kept=[])]
     lines: list[str] = []
     options = ReportOptions(device="cpu", jobs=1, train=True)
     missing_runs.train_missing(plans, store, options, say=lines.append)
@@ -386,10 +386,10 @@ from grokcore.report.evidence import claims_json, evidence
 from grokcore.report.front_figure import grokking_figure
 from grokcore.report.front_page import FrontPage, front_page
 from grokcore.report.missing_runs import ready_and_waiting
-from grokcore.report.plan import make_plan
+from grokcore.report.plan import planned_notebooks
 from grokcore.sweeps.sweep import sweep
 store = Store(cache="no-cache")
-plans, waiting = ready_and_waiting(make_plan(), store, None, str)
+plans, waiting = ready_and_waiting(planned_notebooks(), store, None, str)
 sweep(plans[0].specs, store=store, train=False)
 judged = evidence(store, list(store.recorded()))
 figure = grokking_figure(judged.curves)

@@ -44,23 +44,23 @@ def test_cells_are_short_and_define_nothing(path: Path) -> None:
 
 @each_experiment
 def test_parameters_of_the_plan_cpu_exist_and_name_other_runs_than_the_smoke_scale(path: Path) -> None:
-    paper, smoke = parameters.settings(path, "cpu"), parameters.settings(path, "smoke")
+    paper, smoke = parameters.parameter_values(path, "cpu"), parameters.parameter_values(path, "smoke")
     assert paper == yaml.safe_load((path.parent / "cpu" / f"{path.stem}.yaml").read_text())
     large, small = plan.planned_runs(path, paper)[0], plan.planned_runs(path, smoke)[0]
     primes = {"08_k_operand_sums": {19, 23, 47, 97}, "14_puzzle": {23}, "16_controls": {96, 97}}
     primes |= dict.fromkeys(("10_training_fraction", "15_operations"), {97, 120})  # with the permutations of S5
     assert {spec.task.p for spec in large} == primes.get(path.stem, {97}) and all(spec.task.p < 97 for spec in small)
     assert len({spec.id for spec in large}) == len(large) and len({spec.id for spec in small}) == len(small)
-    full = plan.planned_runs(path, parameters.settings(path, "full"))[0]
+    full = plan.planned_runs(path, parameters.parameter_values(path, "full"))[0]
     assert len({spec.id for spec in full}) >= len(large)
 
 
 def test_the_benchmark_shows_what_is_recorded_at_either_scale() -> None:
     path = NOTEBOOKS[-1]
     for scale in ("cpu", "smoke"):
-        assert plan.planned_runs(path, parameters.settings(path, scale))[0] == []
+        assert plan.planned_runs(path, parameters.parameter_values(path, scale))[0] == []
     shown = parameters.parameters(path)["results"].default
-    assert parameters.settings(path, "cpu") == {"results": shown} and (path.parent / shown).is_file()
+    assert parameters.parameter_values(path, "cpu") == {"results": shown} and (path.parent / shown).is_file()
 
 
 @each

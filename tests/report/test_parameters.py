@@ -7,7 +7,7 @@ import pytest
 from helpers.notebooks import write_notebook
 
 from grokcore.report.notebook_files import NotebookError
-from grokcore.report.parameters import parameters, settings
+from grokcore.report.parameters import parameter_values, parameters
 
 
 def test_parameters_are_those_papermill_sees(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_unknown_parameter_is_refused_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(
         NotebookError, match=r"n\.ipynb has no parameter 'stps'; did you mean 'steps'\? known: steps, al"
     ):
-        settings(path, "smoke", {"stps": 5})
+        parameter_values(path, "smoke", {"stps": 5})
 
 
 @pytest.mark.parametrize(
@@ -52,38 +52,38 @@ def test_unknown_parameter_is_refused_with_the_nearest(tmp_path: Path) -> None:
 def test_value_of_the_wrong_type_is_refused(tmp_path: Path, name: str, value: object, type_name: str) -> None:
     path = write_notebook(tmp_path, "n")
     with pytest.raises(NotebookError) as error:
-        settings(path, "smoke", {name: value})
+        parameter_values(path, "smoke", {name: value})
     assert f"{name} = {value!r} ({type(value).__name__}) was given; it must be of type {type_name}" in str(error.value)
 
 
 def test_right_types_are_taken_whole_numbers_for_floats_too(tmp_path: Path) -> None:
     values = {"steps": 7, "alphas": [0.3, 1], "name": "b", "lr": 1, "share": False}
-    assert settings(write_notebook(tmp_path, "n"), "smoke", values) == values
+    assert parameter_values(write_notebook(tmp_path, "n"), "smoke", values) == values
 
 
 def test_plan_cpu_comes_from_the_file_and_changes_go_over_it(tmp_path: Path) -> None:
     path = write_notebook(tmp_path, "n")
     with pytest.raises(NotebookError, match="no parameters in plan cpu; write them to .*n.yaml"):
-        settings(path)
+        parameter_values(path)
     (tmp_path / "cpu").mkdir()
     file = tmp_path / "cpu" / "n.yaml"
     file.write_text("steps: 100\nlr: 0.5\n")
-    assert settings(path, "cpu", {"lr": 0.25}) == {"steps": 100, "lr": 0.25}
-    assert settings(path, "smoke", {"lr": 0.25}) == {"lr": 0.25}
+    assert parameter_values(path, "cpu", {"lr": 0.25}) == {"steps": 100, "lr": 0.25}
+    assert parameter_values(path, "smoke", {"lr": 0.25}) == {"lr": 0.25}
     file.write_text("steps: many\n")
     with pytest.raises(NotebookError, match="steps = 'many' "):
-        settings(path)
+        parameter_values(path)
     file.write_text("- steps\n")
     with pytest.raises(NotebookError, match="holds a list; it must be a mapping"):
-        settings(path)
+        parameter_values(path)
     file.write_text("steps: [1\n")
     with pytest.raises(NotebookError, match="is not YAML"):
-        settings(path)
+        parameter_values(path)
 
 
 def test_unknown_scale_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotebookError, match="unknown scale 'cpuu'; did you mean 'cpu'"):
-        settings(write_notebook(tmp_path, "n"), "cpuu")
+        parameter_values(write_notebook(tmp_path, "n"), "cpuu")
 
 
 @pytest.mark.parametrize(
@@ -104,4 +104,4 @@ def test_type_that_cannot_be_checked_is_refused_and_not_evaluated(tmp_path: Path
     path = write_notebook(tmp_path, "n", parameters="steps: open('x', 'w') = 3\nother: Path = 'a'")
     for name in ("steps", "other"):
         with pytest.raises(NotebookError, match="cannot be checked"):
-            settings(path, "smoke", {name: 3})
+            parameter_values(path, "smoke", {name: 3})

@@ -79,14 +79,23 @@ def swept(store: Store, fake: FakeProcesses, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_neighbour_of_runs_that_kill_their_process_is_trained(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three groups were running when the pool broke; one of them dies twice alone, which is not three times."""
-    fake = FakeProcesses({TWICE.id: 2, ALWAYS.id: 99}, all_begin=True)
+    """All four groups were running when a pool broke twice; one of them dies twice alone, which is not three times."""
+    fake = FakeProcesses({TWICE.id: 3, ALWAYS.id: 99}, all_begin=True)
     message = swept(store, fake, monkeypatch)
     assert message.startswith(f"1 runs failed, all others that were trained here are saved:\n{ALWAYS.id}: its process")
     assert "killed 3 times while nothing trained beside it" in message
     assert set(store.ids()) == {INNOCENT.id, TWICE.id, LATER.id}
-    assert Counter(fake.alone) == {INNOCENT.id: 1, TWICE.id: 3, ALWAYS.id: 3}
-    assert fake.beside == [0] * 7 and fake.deaths[ALWAYS.id] == 99 - 4
+    assert Counter(fake.alone) == {INNOCENT.id: 1, TWICE.id: 3, ALWAYS.id: 3, LATER.id: 1}
+    assert fake.beside == [0] * 8 and fake.deaths[ALWAYS.id] == 99 - 5
+
+
+def test_a_single_death_leaves_no_group_to_train_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alone one after the other, the groups of a machine with many cores would take many times as long."""
+    fake = FakeProcesses({TWICE.id: 1}, all_begin=True)
+    monkeypatch.setattr(pool, "LocalProcesses", lambda n: fake)
+    monkeypatch.setattr(pool, "wait", fake.look)
+    sweep([INNOCENT, TWICE, ALWAYS, LATER], store=store, device="cpu", jobs=2)
+    assert fake.deaths[TWICE.id] == 0 and fake.alone == [] and len(store.ids()) == 4
 
 
 def test_groups_that_had_not_begun_are_no_suspects(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

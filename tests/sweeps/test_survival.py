@@ -148,7 +148,7 @@ class Dies(nn.Module):
 def test_a_run_is_given_up_when_its_process_has_died_three_times_alone(store: Store, tmp_path: Path) -> None:
     """Dead once or twice, a run is trained; dead three times alone it is reported by id, and the others end.
 
-    Whether its first death, beside others, is seen before one of theirs is chance; `test_deaths` forces the order.
+    Whether it or another one dies first in the two pools that it shares is chance; `test_deaths` forces the order.
     """
     dying = [replace(SHORT, model=user_model(Dies, folder=str(tmp_path), times=times)) for times in (1, 2, 9)]
     others = grid(SHORT, seed=range(4))
@@ -156,7 +156,7 @@ def test_a_run_is_given_up_when_its_process_has_died_three_times_alone(store: St
         sweep([*dying, *others], store=store, device="cpu", jobs=2)
     assert set(store.ids()) == {spec.id for spec in [*dying[:2], *others]}
     deaths = [len((tmp_path / f"deaths-{times}").read_text()) for times in (1, 2, 9)]
-    assert deaths[:2] == [1, 2] and deaths[2] in (3, 4)
+    assert deaths[:2] == [1, 2] and deaths[2] in (3, 4, 5)  # two of them beside others
     alone = Store(tmp_path / "alone", tmp_path / "none")
     pd.testing.assert_frame_equal(
         sweep(others, store=store, train=False), sweep(others, store=alone, device="cpu", jobs=1), check_exact=True

@@ -35,7 +35,10 @@ def first(name: str, *modules: str) -> Any:
 
 
 train = first("train", "grokcore.engine.train", "grokcore.train")
-make_plan = first("make_plan", "grokcore.report.plan", "grokcore.report.build", "grokcore.report")
+try:
+    planned_notebooks = first("planned_notebooks", "grokcore.report.plan")
+except ImportError:
+    planned_notebooks = first("make_plan", "grokcore.report.plan", "grokcore.report.build", "grokcore.report")
 evidence = first("evidence", "grokcore.report.evidence", "grokcore.report.front_page", "grokcore.front")
 claims_json = first("claims_json", "grokcore.report.evidence", "grokcore.report.front_page", "grokcore.front")
 read_checkpoint = first("read", "grokcore.sweeps.checkpoint", "grokcore.checkpoint")
@@ -64,7 +67,7 @@ def plans() -> dict[str, Any]:
     return {
         f"{one.path.stem}, plan {scale}": [[spec.id for spec in one.specs], list(one.kept)]
         for scale in ("cpu", "full", "smoke")
-        for one in make_plan(None, scale)
+        for one in planned_notebooks(None, scale)
     }
 
 

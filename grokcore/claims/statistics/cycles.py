@@ -1,4 +1,4 @@
-"""Statistics of the claims about periodic training and scale invariance (see `claim_times` for the form)."""
+"""Statistics of the claims about periodic training and scale invariance (see `times` for the form)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statistics of the claims of the source `pku`, which counts in epochs (see `claim_times` for the form)."""
+"""Statistics of the claims of the source `pku`, which counts in epochs (see `times` for the form)."""
 
 from __future__ import annotations
 

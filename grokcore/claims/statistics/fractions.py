@@ -1,4 +1,4 @@
-"""Statistics of the claims about data, operations and regularisers (see `claim_times` for the form)."""
+"""Statistics of the claims about data, operations and regularisers (see `times` for the form)."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def operations_differ(
 def weight_decay_saves_data(cells: Cells, decay: str, factor: float) -> Finding:
     """Judge whether configurations differ in the data they need, and whether `decay` needs least.
 
-    Cells are named as in `claim_grid`. The best is the smallest fraction at which validation accuracy is reached by
+    Cells are named as in `grid`. The best is the smallest fraction at which validation accuracy is reached by
     any; there (`_there`) `decay` has to be reached and to be later than none.
     """
     runs = {name: run_summary(curve) for name, curve in cells.items()}

@@ -1,4 +1,4 @@
-"""Statistics of the claims about optimizers and regularisers against training fractions (see `claim_times`).
+"""Statistics of the claims about optimizers and regularisers against training fractions (see `times`).
 
 A cell is named by its configuration and its fraction, as in `adam, 0.5`; the cells of a configuration stand by growing
 fraction. A run converges when its validation accuracy is first 99 %.

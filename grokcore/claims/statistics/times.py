@@ -1,6 +1,6 @@
 """Statistics of the claims about when runs generalise: one seed's curves in, its parts and values out.
 
-Every statistic of the `claim_*` modules takes `cells`, the curve of one seed for each cell of the claim (cut at
+Every statistic of these modules takes `cells`, the curve of one seed for each cell of the claim (cut at
 the cell's budget), and the claim's parameters. It returns the parts of the claim, each True, False or None
 (undecided), and the values behind them: numbers, and times as (step or NaN, budget). Accuracies lie between 0
 and 1, steps are optimizer steps. What the parts and parameters mean is said in data/claims.yaml.

@@ -1,4 +1,4 @@
-"""Statistics of the claims about the weights and the loss of single runs (see `claim_times` for the form)."""
+"""Statistics of the claims about the weights and the loss of single runs (see `times` for the form)."""
 
 from __future__ import annotations
 

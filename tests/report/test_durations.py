@@ -1,8 +1,8 @@
-"""Numbers as messages and pages word them."""
+"""Times in words, as messages and pages have them."""
 
 import pytest
 
-from grokcore.report.wording import duration
+from grokcore.report.durations import duration
 
 
 @pytest.mark.parametrize(

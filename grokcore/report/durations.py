@@ -1,4 +1,4 @@
-"""How messages and pages word a number."""
+"""Times in words, for messages and pages."""
 
 
 def duration(seconds: float) -> str:
