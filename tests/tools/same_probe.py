@@ -16,9 +16,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+# An editable install answers for each module of grokcore that this tree lacks, with that of another tree.
+sys.meta_path[:] = [finder for finder in sys.meta_path if "__editable__" not in getattr(finder, "__module__", "")]
 
-import grokcore as gc
+import numpy as np  # noqa: E402
+
+import grokcore as gc  # noqa: E402
 
 SMALL: dict[str, Any] = {"p": 23, "alpha": 0.6, "d_model": 16, "d_mlp": 32, "n_heads": 2, "batch_size": 64}
 HALF = 200  # the step after which the checkpoint is written
@@ -62,11 +65,11 @@ def digest(arrays: dict[str, np.ndarray]) -> str:
     return total.hexdigest()
 
 
-def plans() -> dict[str, Any]:
-    """Return ids and kept steps of the runs of every notebook, by notebook and plan."""
+def runs_of(*scales: str) -> dict[str, Any]:
+    """Return ids and kept steps of the runs of every notebook, by notebook and scale."""
     return {
-        f"{one.path.stem}, plan {scale}": [[spec.id for spec in one.specs], list(one.kept)]
-        for scale in ("cpu", "full", "smoke")
+        f"{one.path.stem}, {scale}": [[spec.id for spec in one.specs], list(one.kept)]
+        for scale in scales
         for one in planned_notebooks(None, scale)
     }
 
@@ -115,15 +118,22 @@ def resumed(file: Path, writes: bool) -> dict[str, str]:
     return outcome(specs, **checkpoint_options(save=save))
 
 
+def modules_of_other_trees() -> list[str]:
+    """Return the files of the modules of grokcore that were not loaded from this tree."""
+    files = [module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "grokcore"]
+    return [file for file in files if file and Path.cwd().resolve() not in Path(file).resolve().parents]
+
+
 def main() -> None:
     """Print all that is compared as JSON."""
     checkpoint, role = Path(sys.argv[1]), sys.argv[2]
-    if Path(gc.__file__).resolve().parents[1] != Path.cwd().resolve():
-        raise SystemExit(f"not the package of this tree: {gc.__file__}")
     with tempfile.TemporaryDirectory() as folder:
         store = gc.Store(cache=folder, records=Path("data/records"))
-        found = {"plans": plans(), "records": records(store), "verdicts": verdicts(store)}
+        found = {"plans": runs_of("cpu", "full"), "smoke scale": runs_of("smoke")}
+        found |= {"records": records(store), "verdicts": verdicts(store)}
         found |= {"trainings": trainings(), "checkpoint": resumed(checkpoint, role == "write")}
+    if strangers := modules_of_other_trees():
+        raise SystemExit(f"not the package of this tree: {', '.join(strangers)}")
     print(json.dumps(found))
 
 

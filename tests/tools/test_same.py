@@ -36,6 +36,14 @@ def test_many_differences_are_counted_and_some_are_shown() -> None:
     assert lines[0].endswith("9 differ") and lines[-1] == "    and 4 more" and len(lines) == 7
 
 
+def test_a_figure_that_shows_a_speed_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "a.html").write_text(
+        "<svg><!-- 1 of 1 runs done, 184 steps/s --></svg><svg/></svg>", encoding="utf-8"
+    )
+    assert list(same.figures(tmp_path)) == ["a.html, figure 2"]
+
+
 def test_figures_are_told_apart_by_page_and_place(tmp_path: Path) -> None:
     (tmp_path / "reports").mkdir()
     page = tmp_path / "reports" / "a.html"
