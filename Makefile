@@ -52,5 +52,5 @@ $(READY): requirements.txt pyproject.toml
 	"Python 3.11 to 3.13 is needed, $(PYTHON) is %d.%d; name another: make PYTHON=python3.12" % sys.version_info[:2])'
 	@echo "installing into .venv (some minutes on the first use)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt -e .
 	@touch $(READY)
