@@ -53,4 +53,5 @@ $(READY): requirements.txt pyproject.toml
 	@echo "installing into .venv (some minutes on the first use)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt -e .
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib grokcore tests > /dev/null || true # on all cores, which pip does on one
 	@touch $(READY)
