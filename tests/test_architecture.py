@@ -5,6 +5,7 @@ Which subpackage imports from which is checked by import-linter (pyproject.toml,
 
 import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,17 @@ def named(path: Path) -> str:
 def test_the_top_of_the_package_holds_its_face_and_folders() -> None:
     files = {path.name for path in PACKAGE.iterdir() if path.is_file()}
     assert files == {"__init__.py", "__init__.pyi", "py.typed"}
+
+
+def test_the_layout_page_lists_every_module_once_beside_its_folder() -> None:
+    picture = re.findall(r"```\n(cli/.*?)```", (ROOT / "docs" / "layout.md").read_text(encoding="utf-8"), flags=re.S)[0]
+    listed = {
+        folder: sorted(re.findall(r"\b\w+\b", re.sub(r"\(.*?\)|\w+/:?", "", "".join(lines))))
+        for folder, lines in re.findall(r"^(\w+)/ .*\n((?: .*\n)+)", picture, flags=re.M)
+    }
+    folders = sorted(path for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__")
+    modules = {folder.name: sorted(path.stem for path in folder.rglob("*.py")) for folder in folders}
+    assert listed == {name: [stem for stem in stems if stem != "__init__"] for name, stems in modules.items()}
 
 
 @pytest.mark.parametrize("path", OWN, ids=named)
